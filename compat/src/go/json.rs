@@ -1,0 +1,1 @@
+//! `encoding/json`, byte for byte.

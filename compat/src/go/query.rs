@@ -1,0 +1,1 @@
+//! `url.Values`: order and escapes.

@@ -1,0 +1,1 @@
+//! Humanised byte sizes, as go-humanize prints them.

@@ -1,0 +1,27 @@
+//! The cluster's nouns and their JSON, as REST clients read it.
+//!
+//! Peers exchange the same nouns under other field names; those forms live in the root package's `wire`.
+
+mod add;
+mod cid;
+mod graph;
+mod id;
+mod info;
+mod metric;
+mod misc;
+mod options;
+mod peer;
+mod pin;
+mod status;
+
+pub use self::add::{AddParams, AddedOutput, Format, Layout};
+pub use self::cid::{Cid, parse_cid};
+pub use self::graph::ConnectGraph;
+pub use self::id::{Id, IpfsId};
+pub use self::info::{GlobalPinInfo, PinInfo, PinInfoShort};
+pub use self::metric::Metric;
+pub use self::misc::{Alert, Block, Bandwidth, Bandwidths, GlobalRepoGc, IpfsRepoStat, RepoGc, RepoGcKey, Version};
+pub use self::options::{PinMode, PinOptions};
+pub use self::peer::{Multiaddr, PeerId, parse_multiaddr, parse_peer_id};
+pub use self::pin::{Pin, PinDepth, PinType, PinTypes};
+pub use self::status::TrackerStatus;

@@ -1,0 +1,1 @@
+//! The interactive `cluster>` shell, a library over `ClusterApi`.

@@ -1,0 +1,3 @@
+//! `ipfs-cluster-ctl`.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! `ipfs-cluster-service`.
+
+fn main() {}
