@@ -106,7 +106,7 @@ fn printed(format: Format, labels: Vec<(String, String)>) -> String {
                 ),
                 _ => line.split_once('\t').unwrap().1.to_owned(),
             };
-            let at = line.find("observe/log.rs:").unwrap() + "observe/log.rs:".len();
+            let at = line.find("log/tests.rs:").unwrap() + "log/tests.rs:".len();
             let digits = line[at..].chars().take_while(char::is_ascii_digit).count();
             format!("{}L{}\n", &line[..at], &line[at + digits..])
         })
@@ -117,8 +117,8 @@ fn printed(format: Format, labels: Vec<(String, String)>) -> String {
 fn text_has_five_columns_and_fields_behind() {
     assert_eq!(
         printed(Format::Plain, vec![]),
-        "INFO\tcluster\tobserve/log.rs:L\tIPFS Cluster is ready\n\
-         WARN\tpintracker\tobserve/log.rs:L\ta\\u{1b}[2Jb\t{\"attempt\": 2, \"cid\": \"Qm\\\"\"}\n"
+        "INFO\tcluster\tlog/tests.rs:L\tIPFS Cluster is ready\n\
+         WARN\tpintracker\tlog/tests.rs:L\ta\\u{1b}[2Jb\t{\"attempt\": 2, \"cid\": \"Qm\\\"\"}\n"
     );
     assert!(printed(Format::Colour, vec![]).starts_with("\x1b[34mINFO\x1b[0m\tcluster\t"));
 }
@@ -127,8 +127,8 @@ fn text_has_five_columns_and_fields_behind() {
 fn json_has_zaps_keys() {
     assert_eq!(
         printed(Format::Json, vec![("dc".into(), "sjc".into())]),
-        "{\"level\":\"info\",TS,\"logger\":\"cluster\",\"caller\":\"observe/log.rs:L\",\"msg\":\"IPFS Cluster is ready\",\"dc\":\"sjc\"}\n\
-         {\"level\":\"warn\",TS,\"logger\":\"pintracker\",\"caller\":\"observe/log.rs:L\",\"msg\":\"a\\u001b[2Jb\",\"dc\":\"sjc\",\"attempt\":2,\"cid\":\"Qm\\\"\"}\n"
+        "{\"level\":\"info\",TS,\"logger\":\"cluster\",\"caller\":\"log/tests.rs:L\",\"msg\":\"IPFS Cluster is ready\",\"dc\":\"sjc\"}\n\
+         {\"level\":\"warn\",TS,\"logger\":\"pintracker\",\"caller\":\"log/tests.rs:L\",\"msg\":\"a\\u001b[2Jb\",\"dc\":\"sjc\",\"attempt\":2,\"cid\":\"Qm\\\"\"}\n"
     );
 }
 
