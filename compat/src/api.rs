@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 use crate::types::{
-    AddParams, AddedOutput, Alert, Bandwidths, Cid, ConnectGraph, GlobalPinInfo, GlobalRepoGc, Id, IpfsRepoStat,
-    Metric, PeerId, Pin, PinOptions, PinTypes, TrackerStatus, Version,
+    AddParams, AddedOutput, Alert, Bandwidths, Cid, ConnectGraph, GlobalPinInfo, GlobalRepoGc, Id,
+    IpfsRepoStat, Metric, PeerId, Pin, PinOptions, PinTypes, TrackerStatus, Version,
 };
 
 /// Text of the error that stands for "no such pin"; HTTP faces answer it with 404. (Go: `state/interface.go`)

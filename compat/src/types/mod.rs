@@ -20,7 +20,9 @@ pub use self::graph::ConnectGraph;
 pub use self::id::{Id, IpfsId};
 pub use self::info::{GlobalPinInfo, PinInfo, PinInfoShort};
 pub use self::metric::Metric;
-pub use self::misc::{Alert, Block, Bandwidth, Bandwidths, GlobalRepoGc, IpfsRepoStat, RepoGc, RepoGcKey, Version};
+pub use self::misc::{
+    Alert, Bandwidth, Bandwidths, Block, GlobalRepoGc, IpfsRepoStat, RepoGc, RepoGcKey, Version,
+};
 pub use self::options::{PinMode, PinOptions};
 pub use self::peer::{Multiaddr, PeerId, parse_multiaddr, parse_peer_id};
 pub use self::pin::{Pin, PinDepth, PinType, PinTypes};

@@ -1,0 +1,366 @@
+//! `block/put` as a stream: one multipart part per block, answers while the upload goes on.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use cluster_compat::types::{Block, Cid, parse_cid};
+use http::HeaderValue;
+use hyper::body::{Body, Frame, SizeHint};
+use multihash::Multihash;
+use rand::Rng;
+use tokio::sync::mpsc;
+use tracing::{debug, error, warn};
+
+use super::json::{self, Documents, Text};
+use super::request::Limit;
+use super::{Client, Error};
+
+/// Random bytes of a multipart boundary. (Go: `mime/multipart`, `randomBoundary`)
+const BOUNDARY_BYTES: usize = 30;
+
+json::object! {
+    /// A line of `block/put`.
+    PutLine {
+        key: Text<'a> = "Key",
+        message: Text<'a> = "Message",
+    }
+}
+
+impl Client {
+    /// Stores blocks in the daemon as they arrive, all with the codec and hash of the first. Succeeds when the
+    /// daemon has confirmed every one of them.
+    pub async fn block_stream(&self, mut blocks: mpsc::Receiver<Block>) -> Result<(), Error> {
+        let _event = self.event_at_end();
+        let first = blocks.recv().await.ok_or(Error::NoBlocks)?;
+        let path = put_path(&first.cid)?;
+        let boundary = boundary();
+        let sent = Arc::new(Mutex::new(Sent::default()));
+        let body = Outgoing::Blocks(Box::new(Upload {
+            blocks,
+            next: Some(first),
+            content: None,
+            boundary: boundary.clone(),
+            n_parts: 0,
+            sent: Arc::clone(&sent),
+        }));
+        let content_type = HeaderValue::try_from(format!("multipart/form-data; boundary={boundary}"))
+            .map_err(|_| Error::Argument(format!("{boundary} is not a boundary")))?;
+        let mut reply = self.inner.daemon.post(&path, Some(content_type), body, Limit::NONE).await?;
+        let mut documents = Documents::default();
+        let mut foreign = None;
+        while let Some(piece) = reply.piece().await? {
+            let mut failure = None;
+            let read = documents.feed(&piece, |lines| {
+                while let Some(line) = lines.next::<PutLine<'_>>()? {
+                    if !line.message.0.is_empty() {
+                        failure = Some(line.message.0.into_owned());
+                        break;
+                    }
+                    let key = parse_cid(&line.key.0)?;
+                    debug!(target: "ipfshttp", "response block: {key}");
+                    if !lock(&sent).confirm(&key) {
+                        let text = format!(
+                            "blockPut response CID ({key}) does not match the multihash of any blocks sent"
+                        );
+                        warn!(target: "ipfshttp", "{text}");
+                        foreign = Some(text);
+                    }
+                }
+                Ok(())
+            });
+            read.map_err(|text| {
+                error!(target: "ipfshttp", "{text}");
+                Error::Reply(text)
+            })?;
+            if let Some(message) = failure {
+                return Err(reply.failure(message));
+            }
+        }
+        documents.finish().map_err(Error::Reply)?;
+        if let Some(text) = foreign {
+            return Err(Error::Reply(text));
+        }
+        lock(&sent).verdict()
+    }
+}
+
+/// What was sent and not confirmed.
+#[derive(Debug, Default)]
+struct Sent {
+    /// How often each multihash was sent and not confirmed; the daemon may answer with another codec.
+    unconfirmed: HashMap<Multihash<64>, usize>,
+    n_unconfirmed: usize,
+    /// Whether the last part was sent.
+    is_whole: bool,
+}
+
+impl Sent {
+    fn add(&mut self, cid: &Cid) {
+        *self.unconfirmed.entry(*cid.hash()).or_default() += 1;
+        self.n_unconfirmed += 1;
+    }
+
+    fn confirm(&mut self, cid: &Cid) -> bool {
+        let Some(n) = self.unconfirmed.get_mut(cid.hash()) else { return false };
+        *n -= 1;
+        if *n == 0 {
+            self.unconfirmed.remove(cid.hash());
+        }
+        self.n_unconfirmed -= 1;
+        true
+    }
+
+    fn verdict(&self) -> Result<(), Error> {
+        if !self.is_whole {
+            return Err(Error::Reply(
+                "block/put: the daemon ended its reply before all blocks were sent".into(),
+            ));
+        }
+        if self.n_unconfirmed > 0 {
+            let text =
+                format!("block/put: the daemon did not confirm {} of the blocks sent", self.n_unconfirmed);
+            return Err(Error::Reply(text));
+        }
+        Ok(())
+    }
+}
+
+/// Taken for the moment a block is sent or confirmed, never over an await.
+fn lock(sent: &Mutex<Sent>) -> MutexGuard<'_, Sent> {
+    sent.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The body of a request.
+#[derive(Debug, Default)]
+pub(super) enum Outgoing {
+    #[default]
+    Empty,
+    Blocks(Box<Upload>),
+}
+
+/// A multipart body made of blocks that arrive. Nothing is buffered but the block being sent.
+#[derive(Debug)]
+pub(super) struct Upload {
+    blocks: mpsc::Receiver<Block>,
+    /// A block whose part was not begun.
+    next: Option<Block>,
+    /// Bytes of the part that was begun.
+    content: Option<Bytes>,
+    boundary: String,
+    n_parts: u64,
+    sent: Arc<Mutex<Sent>>,
+}
+
+impl Upload {
+    /// The head of a part, with the line that ends the one before.
+    fn part_head(&mut self, block: Block) -> Bytes {
+        let separator = if self.n_parts == 0 { "" } else { "\r\n" };
+        let head = format!(
+            "{separator}--{}\r\nAbspath-Encoded: \r\nContent-Disposition: form-data; name=\"file\"; \
+             filename=\"{}\"\r\nContent-Type: application/octet-stream\r\n\r\n",
+            self.boundary, block.cid
+        );
+        self.n_parts += 1;
+        lock(&self.sent).add(&block.cid);
+        self.content = Some(block.data);
+        head.into()
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Self::Blocks(upload) = &mut *self else { return Poll::Ready(None) };
+        if let Some(content) = upload.content.take()
+            && !content.is_empty()
+        {
+            return Poll::Ready(Some(Ok(Frame::data(content))));
+        }
+        if lock(&upload.sent).is_whole {
+            return Poll::Ready(None);
+        }
+        let block = match upload.next.take() {
+            Some(block) => Some(block),
+            None => std::task::ready!(upload.blocks.poll_recv(cx)),
+        };
+        let frame = match block {
+            Some(block) => upload.part_head(block),
+            None => {
+                lock(&upload.sent).is_whole = true;
+                format!("\r\n--{}--\r\n", upload.boundary).into()
+            }
+        };
+        Poll::Ready(Some(Ok(Frame::data(frame))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Blocks(_) => SizeHint::default(),
+        }
+    }
+}
+
+fn boundary() -> String {
+    let mut bytes = [0; BOUNDARY_BYTES];
+    rand::rng().fill(&mut bytes[..]);
+    hex::encode(bytes)
+}
+
+/// The path with the codec, hash and length that the daemon shall use for all blocks of a stream.
+fn put_path(cid: &Cid) -> Result<String, Error> {
+    let hash = cid.hash();
+    let codec = codec_name(cid.codec());
+    let kind = hash_name(hash.code()).ok_or_else(|| {
+        Error::Argument(format!("cannot find name for the blocks' Multihash type: {:x}", hash.code()))
+    })?;
+    let length = hash.size();
+    Ok(format!("block/put?allow-big-block=true&cid-codec={codec}&mhlen={length}&mhtype={kind}&pin=false"))
+}
+
+/// Names of content codecs (multicodec table, tags `ipld` and `serialization`).
+const CODECS: &[(u64, &str)] = &[
+    (0x50, "protobuf"),
+    (0x51, "cbor"),
+    (0x55, "raw"),
+    (0x60, "rlp"),
+    (0x63, "bencode"),
+    (0x70, "dag-pb"),
+    (0x71, "dag-cbor"),
+    (0x72, "libp2p-key"),
+    (0x78, "git-raw"),
+    (0x7b, "torrent-info"),
+    (0x7c, "torrent-file"),
+    (0x80, "blake3-hashseq"),
+    (0x81, "leofcoin-block"),
+    (0x82, "leofcoin-tx"),
+    (0x83, "leofcoin-pr"),
+    (0x85, "dag-jose"),
+    (0x86, "dag-cose"),
+    (0x90, "eth-block"),
+    (0x91, "eth-block-list"),
+    (0x92, "eth-tx-trie"),
+    (0x93, "eth-tx"),
+    (0x94, "eth-tx-receipt-trie"),
+    (0x95, "eth-tx-receipt"),
+    (0x96, "eth-state-trie"),
+    (0x97, "eth-account-snapshot"),
+    (0x98, "eth-storage-trie"),
+    (0x99, "eth-receipt-log-trie"),
+    (0x9a, "eth-receipt-log"),
+    (0xb0, "bitcoin-block"),
+    (0xb1, "bitcoin-tx"),
+    (0xb2, "bitcoin-witness-commitment"),
+    (0xc0, "zcash-block"),
+    (0xc1, "zcash-tx"),
+    (0xd0, "stellar-block"),
+    (0xd1, "stellar-tx"),
+    (0xe0, "decred-block"),
+    (0xe1, "decred-tx"),
+    (0xf0, "dash-block"),
+    (0xf1, "dash-tx"),
+    (0xfa, "swarm-manifest"),
+    (0xfb, "swarm-feed"),
+    (0xfc, "beeson"),
+    (0x0129, "dag-json"),
+    (0x01f0, "swhid-1-snp"),
+    (0x0200, "json"),
+    (0x0201, "messagepack"),
+    (0x0202, "car"),
+    (0x0210, "x509-certificate"),
+    (0x0300, "ipns-record"),
+    (0x0400, "car-index-sorted"),
+    (0x0401, "car-multihash-index-sorted"),
+    (0x1208, "provenance-log"),
+    (0x1209, "provenance-log-entry"),
+    (0x120a, "provenance-log-script"),
+    (0xb403, "rdfc-1"),
+    (0xb501, "ssz"),
+    (0xb601, "json-jcs"),
+];
+
+/// The name of a codec; one without a name is named as Go prints it, and refused by the daemon.
+fn codec_name(code: u64) -> String {
+    match CODECS.binary_search_by_key(&code, |(code, _)| *code) {
+        Ok(at) => CODECS[at].1.to_owned(),
+        Err(_) => format!("Code%28{code}%29"),
+    }
+}
+
+/// Names of hashes. (Go: go-multihash `multihash.go`, `Codes`)
+fn hash_name(code: u64) -> Option<String> {
+    let name = match code {
+        0x00 => "identity",
+        0x11 => "sha1",
+        0x12 => "sha2-256",
+        0x13 => "sha2-512",
+        0x14 => "sha3-512",
+        0x15 => "sha3-384",
+        0x16 => "sha3-256",
+        0x17 => "sha3-224",
+        0x18 => "shake-128",
+        0x19 => "shake-256",
+        0x1a => "keccak-224",
+        0x1b => "keccak-256",
+        0x1c => "keccak-384",
+        0x1d => "keccak-512",
+        0x1e => "blake3",
+        0x22 => "murmur3-x64-64",
+        0x56 => "dbl-sha2-256",
+        0xd5 => "md5",
+        0x1012 => "sha2-256-trunc254-padded",
+        0x1100 => "x11",
+        0xb201..=0xb240 => return Some(format!("blake2b-{}", (code - 0xb200) * 8)),
+        0xb241..=0xb260 => return Some(format!("blake2s-{}", (code - 0xb240) * 8)),
+        0xb401 => "poseidon-bls12_381-a2-fc1",
+        _ => return None,
+    };
+    Some(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_block_names_codec_and_hash() {
+        for (cid, expected) in [
+            ("QmV4STRyo1dygxGhZcr877TQ1M9AZuXhfm6HrXjxW1TYNP", "cid-codec=dag-pb&mhlen=32&mhtype=sha2-256"),
+            (
+                "bafkreic5vdzd33hts6yt6t2vw35yuymtmi4l7yeo3hmqcezjoty35tgelq",
+                "cid-codec=raw&mhlen=32&mhtype=sha2-256",
+            ),
+        ] {
+            let path = put_path(&cid.parse().unwrap()).unwrap();
+            assert_eq!(path, format!("block/put?allow-big-block=true&{expected}&pin=false"));
+        }
+        let blake = Multihash::<64>::wrap(0xb220, &[7; 32]).unwrap();
+        assert!(
+            put_path(&Cid::new_v1(0x71, blake))
+                .unwrap()
+                .contains("cid-codec=dag-cbor&mhlen=32&mhtype=blake2b-256")
+        );
+        let unknown = Multihash::<64>::wrap(0x7777, &[7; 32]).unwrap();
+        let failure = put_path(&Cid::new_v1(0x71, unknown)).unwrap_err();
+        assert_eq!(failure.to_string(), "cannot find name for the blocks' Multihash type: 7777");
+        assert_eq!(codec_name(0x3f_ffff), "Code%284194303%29");
+    }
+
+    #[test]
+    fn the_table_of_codecs_is_in_order() {
+        assert!(CODECS.is_sorted_by_key(|(code, _)| *code));
+    }
+}

@@ -1,0 +1,405 @@
+//! One call: the brake, a connection, redirects, the status, and the reply as it arrives.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{
+    ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, TRANSFER_ENCODING, USER_AGENT,
+};
+use http::{HeaderValue, Method, Request, Response, Uri};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+use tracing::{debug, error};
+
+use super::block::Outgoing;
+use super::dial::Address;
+use super::json::{self, Text};
+use super::link::{Failure, Link, Pool};
+use super::throttle::{PAUSE, Throttle};
+use super::{Cause, Error};
+
+/// Redirects that are followed (Go: `net/http`, `defaultCheckRedirect`).
+const MAX_REDIRECTS: usize = 10;
+
+/// Bytes of a refusal that become part of an error.
+const MAX_ERROR_BYTES: usize = 64 * 1024;
+
+/// Longest reply that is read as a whole; the longest real ones are blocks and lists of peers.
+const MAX_REPLY_BYTES: usize = 64 << 20;
+
+/// Trailer in which Kubo reports a failure after the first byte of output.
+const STREAM_ERROR: &str = "x-stream-error";
+
+/// Go's own name; Kubo turns browsers and `/kubo/` clients of other versions away.
+const AGENT: HeaderValue = HeaderValue::from_static("Go-http-client/1.1");
+
+/// Until when a call may last, and what it says when that is over.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit {
+    pub(super) at: Option<Instant>,
+    pub(super) cause: Cause,
+}
+
+impl Limit {
+    pub(super) const NONE: Self = Self { at: None, cause: Cause::DeadlineExceeded };
+
+    /// A deadline `span` from now.
+    pub(super) fn after(span: std::time::Duration) -> Self {
+        Self { at: Instant::now().checked_add(span), cause: Cause::DeadlineExceeded }
+    }
+
+    async fn hold<T>(self, work: impl Future<Output = T>) -> Result<T, Cause> {
+        match self.at {
+            None => Ok(work.await),
+            Some(at) if at <= Instant::now() => Err(self.cause),
+            Some(at) => tokio::time::timeout_at(at, work).await.map_err(|_| self.cause),
+        }
+    }
+}
+
+json::object! {
+    /// The document of an error.
+    ErrorReply {
+        message: Text<'a> = "Message",
+    }
+}
+
+/// The daemon: its address, its idle connections and its brake.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    address: Address,
+    origin: String,
+    host: HeaderValue,
+    pool: Pool,
+    throttle: Throttle,
+}
+
+/// Counts a request that ends in any way without a response.
+struct InFlight<'a> {
+    throttle: &'a Throttle,
+    answered: bool,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.throttle.unanswered();
+        }
+    }
+}
+
+/// Where a request goes; a redirect changes it.
+struct Target {
+    method: Method,
+    /// `None` is the daemon itself.
+    elsewhere: Option<Address>,
+    uri: Uri,
+}
+
+impl Daemon {
+    pub(super) fn new(address: Address) -> Result<Self, Error> {
+        let host = HeaderValue::try_from(address.authority())
+            .map_err(|_| Error::Reply(format!("{} is not a host name", address.authority())))?;
+        let origin = address.origin();
+        Ok(Self { address, origin, host, pool: Pool::default(), throttle: Throttle::new(PAUSE) })
+    }
+
+    /// Posts without a body and reads the whole reply.
+    pub(super) async fn call(self: &Arc<Self>, path: &str, limit: Limit) -> Result<Bytes, Error> {
+        let mut reply = self.post(path, None, Outgoing::Empty, limit).await?;
+        let Some(first) = reply.piece().await? else { return Ok(Bytes::new()) };
+        let Some(second) = reply.piece().await? else { return Ok(first) };
+        let mut whole = BytesMut::from(first);
+        let mut next = Some(second);
+        while let Some(piece) = next {
+            if whole.len() + piece.len() > MAX_REPLY_BYTES {
+                return Err(Error::Reply(format!("reply to {path} is longer than {MAX_REPLY_BYTES} bytes")));
+            }
+            whole.extend_from_slice(&piece);
+            next = reply.piece().await?;
+        }
+        Ok(whole.freeze())
+    }
+
+    /// Posts and returns the reply once its status is known to be 200. `path` is all that follows `/api/v0/`.
+    pub(super) async fn post(
+        self: &Arc<Self>,
+        path: &str,
+        content_type: Option<HeaderValue>,
+        body: Outgoing,
+        limit: Limit,
+    ) -> Result<Reply, Error> {
+        debug!(target: "ipfshttp", "posting /{path}");
+        if !self.throttle.is_open() {
+            limit.hold(self.throttle.pass()).await?;
+        }
+        let mut in_flight = InFlight { throttle: &self.throttle, answered: false };
+        let exchange = self.exchange(path, content_type, body, &mut in_flight);
+        let mut reply = match limit.hold(exchange).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(failure)) => {
+                error!(target: "ipfshttp", "error posting to IPFS: {failure}");
+                return Err(failure);
+            }
+            Err(cause) => {
+                let url = format!("{}/api/v0/{path}", self.origin);
+                let failure = Error::Unreachable { method: "Post", url, cause: cause.to_string() };
+                error!(target: "ipfshttp", "error posting to IPFS: {failure}");
+                return Err(failure);
+            }
+        };
+        drop(in_flight);
+        reply.limit = limit;
+        match reply.status {
+            200 => Ok(reply),
+            _ => Err(reply.refusal().await),
+        }
+    }
+
+    /// Sends a request and follows where the replies lead.
+    async fn exchange(
+        self: &Arc<Self>,
+        path: &str,
+        content_type: Option<HeaderValue>,
+        mut body: Outgoing,
+        in_flight: &mut InFlight<'_>,
+    ) -> Result<Reply, Error> {
+        let uri = format!("/api/v0/{path}");
+        let uri =
+            Uri::try_from(uri).map_err(|e| Error::Reply(format!("{path} is not part of a URL: {e}")))?;
+        let mut target = Target { method: Method::POST, elsewhere: None, uri };
+        for _ in 0..=MAX_REDIRECTS {
+            let is_streamed = !matches!(body, Outgoing::Empty);
+            let request = self.request(&target, content_type.clone(), std::mem::take(&mut body));
+            let (link, response) =
+                self.send(&target, request).await.map_err(|cause| self.failed(&target, cause))?;
+            in_flight.answered = true;
+            self.throttle.answered();
+            match self.redirect(&target, &response, is_streamed) {
+                Some(next) => target = next.map_err(|cause| self.failed(&target, cause))?,
+                None => {
+                    let status = response.status().as_u16();
+                    return Ok(Reply {
+                        daemon: Arc::clone(self),
+                        path: path.to_owned(),
+                        status,
+                        link: Some(link),
+                        is_own: target.elsewhere.is_none(),
+                        body: response.into_body(),
+                        late: None,
+                        limit: Limit::NONE,
+                    });
+                }
+            }
+        }
+        Err(self.failed(&target, format!("stopped after {MAX_REDIRECTS} redirects")))
+    }
+
+    fn failed(&self, target: &Target, cause: String) -> Error {
+        let origin = target.elsewhere.as_ref().map_or_else(|| self.origin.clone(), Address::origin);
+        let method = if target.method == Method::GET { "Get" } else { "Post" };
+        Error::Unreachable { method, url: format!("{origin}{}", target.uri), cause }
+    }
+
+    /// The head as Go writes it: names, order, the empty content type.
+    fn request(
+        &self,
+        target: &Target,
+        content_type: Option<HeaderValue>,
+        body: Outgoing,
+    ) -> Request<Outgoing> {
+        let is_unix = matches!(target.elsewhere.as_ref().unwrap_or(&self.address), Address::Unix(_));
+        let is_streamed = !matches!(body, Outgoing::Empty);
+        let mut request = Request::new(body);
+        *request.method_mut() = target.method.clone();
+        *request.uri_mut() = target.uri.clone();
+        let headers = request.headers_mut();
+        headers.reserve(5);
+        let host = match &target.elsewhere {
+            None => self.host.clone(),
+            Some(address) => HeaderValue::try_from(address.authority()).unwrap_or_else(|_| self.host.clone()),
+        };
+        headers.insert(HOST, host);
+        headers.insert(USER_AGENT, AGENT);
+        if is_streamed {
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        } else if target.method == Method::POST {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        headers.insert(CONTENT_TYPE, content_type.unwrap_or_else(|| HeaderValue::from_static("")));
+        if !is_unix {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        request
+    }
+
+    /// Sends on an idle connection, or on a new one when there is none or the idle ones turn out closed.
+    async fn send(
+        &self,
+        target: &Target,
+        mut request: Request<Outgoing>,
+    ) -> Result<(Link, Response<Incoming>), String> {
+        if target.elsewhere.is_none() {
+            while let Some(mut link) = self.pool.take().await {
+                match link.send(request).await {
+                    Ok(response) => return Ok((link, response)),
+                    Err(Failure::NotSent(unsent, _)) => request = *unsent,
+                    Err(Failure::Lost(cause)) => return Err(cause),
+                }
+            }
+        }
+        let mut link = Link::open(target.elsewhere.as_ref().unwrap_or(&self.address)).await?;
+        match link.send(request).await {
+            Ok(response) => Ok((link, response)),
+            Err(Failure::NotSent(_, cause) | Failure::Lost(cause)) => Err(cause),
+        }
+    }
+
+    /// Where a reply sends us, if it does. A body that was streamed cannot be sent again.
+    fn redirect(
+        &self,
+        target: &Target,
+        response: &Response<Incoming>,
+        is_streamed: bool,
+    ) -> Option<Result<Target, String>> {
+        let method = match response.status().as_u16() {
+            301..=303 => Method::GET,
+            307 | 308 if !is_streamed => target.method.clone(),
+            _ => return None,
+        };
+        let location = response.headers().get(LOCATION)?;
+        let found =
+            location.to_str().map_err(|_| "failed to parse Location header".to_owned()).and_then(|text| {
+                let bad = || format!("failed to parse Location header {text:?}");
+                // A relative reference: resolved against the directory of the current path.
+                let text = if text.starts_with('/') || text.contains("://") {
+                    text.to_owned()
+                } else {
+                    let path = target.uri.path();
+                    format!("{}/{text}", &path[..path.rfind('/').unwrap_or_default()])
+                };
+                let uri = Uri::try_from(text.as_str()).map_err(|_| bad())?;
+                match uri.scheme_str() {
+                    None | Some("http") => {}
+                    Some(scheme) => return Err(format!("unsupported protocol scheme {scheme:?}")),
+                }
+                let elsewhere = match uri.authority() {
+                    Some(authority) => Some(Address::of_authority(authority)),
+                    None => target.elsewhere.clone(),
+                };
+                let path = uri.path_and_query().map_or("/", |path| path.as_str());
+                Ok(Target { method, elsewhere, uri: Uri::try_from(path).map_err(|_| bad())? })
+            });
+        Some(found)
+    }
+}
+
+/// A reply whose body is read piece by piece. Dropping it aborts the request.
+#[derive(Debug)]
+pub(super) struct Reply {
+    daemon: Arc<Daemon>,
+    path: String,
+    status: u16,
+    link: Option<Link>,
+    is_own: bool,
+    body: Incoming,
+    /// What the trailer said.
+    late: Option<String>,
+    /// May be moved while the reply is read.
+    pub(super) limit: Limit,
+}
+
+impl Reply {
+    /// The next piece of the body, `None` at its end. A failure reported in the trailer is an error here.
+    pub(super) async fn piece(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            let Some(link) = self.link.as_mut() else { return Ok(None) };
+            let frame = std::future::poll_fn(|cx| link.poll_frame(&mut self.body, cx));
+            match self.limit.hold(frame).await? {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(piece) if piece.is_empty() => {}
+                    Ok(piece) => return Ok(Some(piece)),
+                    Err(frame) => {
+                        let trailer = frame.trailers_ref().and_then(|trailers| trailers.get(STREAM_ERROR));
+                        self.late = trailer.map(|text| String::from_utf8_lossy(text.as_bytes()).into_owned());
+                    }
+                },
+                Some(Err(cause)) => {
+                    self.link = None;
+                    return Err(Error::Reply(cause));
+                }
+                None => {
+                    if let Some(link) = self.link.take()
+                        && self.is_own
+                        && let Some(link) = link.settle().await
+                    {
+                        self.daemon.pool.put(link);
+                    }
+                    return match self.late.take() {
+                        Some(message) if !message.is_empty() => Err(self.failure(message)),
+                        _ => Ok(None),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Reads to the end, so that the connection can serve again, and a late failure is seen.
+    pub(super) async fn finish(&mut self) -> Result<(), Error> {
+        let mut n_bytes = 0;
+        while let Some(piece) = self.piece().await? {
+            n_bytes += piece.len();
+            if n_bytes > MAX_ERROR_BYTES {
+                self.link = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// A failure the daemon reported after it had said 200.
+    pub(super) fn failure(&self, message: String) -> Error {
+        Error::Daemon { path: self.path.clone(), status: self.status, message }
+    }
+
+    /// The error behind a status other than 200.
+    async fn refusal(mut self) -> Error {
+        let mut body = Vec::new();
+        let is_whole = loop {
+            match self.piece().await {
+                Ok(Some(piece)) => body.extend_from_slice(&piece),
+                Ok(None) => break true,
+                Err(_) => break false,
+            }
+            if body.len() > MAX_ERROR_BYTES {
+                body.truncate(MAX_ERROR_BYTES);
+                break false;
+            }
+        };
+        let Self { path, status, .. } = self;
+        if is_whole && let Ok(reply) = json::document::<ErrorReply<'_>>(&body) {
+            return Error::Daemon { path, status, message: reply.message.0.into_owned() };
+        }
+        Error::Refused { path, status, body: String::from_utf8_lossy(&body).into_owned() }
+    }
+}
+
+/// Escapes a value of a query as Go's `url.QueryEscape`.
+pub(super) fn query_escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                escaped.push(char::from(byte))
+            }
+            b' ' => escaped.push('+'),
+            _ => {
+                const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+                escaped.push('%');
+                escaped.push(char::from(DIGITS[usize::from(byte >> 4)]));
+                escaped.push(char::from(DIGITS[usize::from(byte & 15)]));
+            }
+        }
+    }
+    escaped
+}
