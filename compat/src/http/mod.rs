@@ -1,1 +1,41 @@
-//! (page of the room)
+//! HTTP/1.1 with the habits of Go's net/http, for every HTTP face of the peer.
+//!
+//! ```text
+//!  listen ── conn ── wire ── hyper ── conn ── log ── cors ── mux ── a face's handler
+//!  sockets   tasks   heads,  framing  order of      layers   table   answers through `respond`,
+//!                    limits           headers                        uploads through `multipart`
+//! ```
+//!
+//! - hyper keeps framing and keep-alive. What it does otherwise than Go's server is put right in `wire` and
+//!   `conn`: trailers without being asked for, time limits, refusals, the order of headers.
+//! - Nothing here knows a route, a configuration file or a cluster; faces pass values in.
+//! - Memory per connection is bounded: a head by its limit, bodies by the pieces in flight.
+//! - Whoever drops an answer's body, or loses its client, ends the work behind it.
+
+pub mod conn;
+pub mod cors;
+pub mod listen;
+pub mod mux;
+pub mod respond;
+
+mod head;
+mod wire;
+
+/// What can go wrong before a request is read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A listen address that is no TCP or Unix socket.
+    #[error("cannot listen on {0}: neither a TCP nor a unix address")]
+    NotListenable(multiaddr::Multiaddr),
+    /// A name that leads to no address of the wanted family.
+    #[error("cannot listen on {0}: the name has no such address")]
+    NoAddress(multiaddr::Multiaddr),
+    /// The system refused.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// Where.
+        address: multiaddr::Multiaddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,405 @@
+//! Connections: one task each, hyper's HTTP/1.1 inside, Go's habits around it.
+//!
+//! [`serve`] accepts and runs until its token stops it. A handler gets a [`Request`] and the [`PeerAddr`] of its
+//! sender, and gives a [`Response`]; a panic in it closes that connection and nothing else.
+
+use std::fmt;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::header::{CONNECTION, EXPECT, HeaderMap, HeaderName, HeaderValue, TE, TRAILER};
+use http::{Method, StatusCode, Version};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error};
+
+use super::listen::Listener;
+use super::respond::{self, Body, Response};
+use super::wire::{Exchange, KEPT_TRAILER, Shared, Wire};
+
+/// Connections open at a time on one listener; more wait in the system's queue.
+const MAX_CONNECTIONS: usize = 8192;
+/// Most header lines in a request; the limit on bytes is usually met before.
+const MAX_HEADERS: usize = 512;
+/// How much of a request body is read and forgotten when its handler did not want it (Go: 256 KiB).
+const MAX_DRAIN: usize = 256 << 10;
+/// How long a body that nobody wants may take to arrive.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// hyper's buffer per direction; larger pieces mean fewer system calls on large bodies.
+const BUFFER: usize = 128 << 10;
+/// How long requests may take to finish after the stop.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// A request as a handler gets it.
+pub type Request = http::Request<RequestBody>;
+
+/// Answers requests. Dropping the future, or the body it gave, ends the work.
+pub type Handler = Arc<dyn Fn(Request, PeerAddr) -> BoxFuture<'static, Response> + Send + Sync>;
+
+/// The target as the client sent it, where `Request::uri` holds an escaped form (an extension of requests).
+#[derive(Debug, Clone)]
+pub struct RawTarget(pub Bytes);
+
+/// Who sent a request. `Display` is the access log's first field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerAddr {
+    /// By TCP.
+    Ip(IpAddr),
+    /// Through a Unix socket.
+    Unix,
+    /// Through a libp2p stream; the peer id.
+    Libp2p(String),
+}
+
+impl fmt::Display for PeerAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(ip) => write!(f, "{ip}"),
+            Self::Unix => f.write_str("@"),
+            Self::Libp2p(peer) => f.write_str(peer),
+        }
+    }
+}
+
+/// Limits of a connection. A duration of zero is no limit.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnOptions {
+    /// Longest time from the first byte of a head, or from the accept, to its end; 0 falls back to `read_timeout`.
+    pub read_header_timeout: Duration,
+    /// Longest time for a whole request.
+    pub read_timeout: Duration,
+    /// Longest time from a head to the end of its answer.
+    pub write_timeout: Duration,
+    /// Longest silence between requests; 0 falls back to `read_timeout`.
+    pub idle_timeout: Duration,
+    /// Largest head; 4096 bytes more are let through, as Go does.
+    pub max_header_bytes: usize,
+    /// Whether answers are mostly large pieces (the proxy) or mostly many small ones.
+    pub large_bodies: bool,
+}
+
+impl Default for ConnOptions {
+    fn default() -> Self {
+        Self {
+            read_header_timeout: Duration::from_secs(5),
+            read_timeout: Duration::ZERO,
+            write_timeout: Duration::ZERO,
+            idle_timeout: Duration::from_secs(120),
+            max_header_bytes: 4096,
+            large_bodies: false,
+        }
+    }
+}
+
+/// Serves connections of `listener` until `stop`; then requests under way get a short time to finish.
+pub async fn serve(listener: Listener, handler: Handler, options: ConnOptions, stop: CancellationToken) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let slot = tokio::select! {
+            () = stop.cancelled() => break,
+            Some(ended) = connections.join_next(), if !connections.is_empty() => {
+                note_end(ended);
+                continue;
+            }
+            slot = Arc::clone(&slots).acquire_owned() => slot,
+        };
+        let Ok(slot) = slot else { break };
+        let accepted = loop {
+            tokio::select! {
+                () = stop.cancelled() => break None,
+                Some(ended) = connections.join_next(), if !connections.is_empty() => note_end(ended),
+                accepted = listener.accept() => break Some(accepted),
+            }
+        };
+        match accepted {
+            None => break,
+            Some(Ok((stream, peer))) => {
+                let (handler, stop) = (Arc::clone(&handler), stop.clone());
+                connections.spawn(async move {
+                    serve_stream(stream, peer, handler, options, stop).await;
+                    drop(slot);
+                });
+            }
+            Some(Err(e)) => {
+                // usually too many open files; others close some meanwhile
+                error!(address = %listener.local_addr(), "http: Accept error: {e}; retrying");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    drop(listener);
+    let _ = tokio::time::timeout(STOP_GRACE, async {
+        while let Some(ended) = connections.join_next().await {
+            note_end(ended);
+        }
+    })
+    .await;
+    connections.shutdown().await;
+}
+
+fn note_end(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(e) = ended
+        && e.is_panic()
+    {
+        error!("http: panic serving a request: {e}");
+    }
+}
+
+/// Serves one connection, whatever it runs on, until it ends or `stop`.
+pub async fn serve_stream<S>(
+    stream: S,
+    peer: PeerAddr,
+    handler: Handler,
+    options: ConnOptions,
+    stop: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let shared = Arc::new(Shared::default());
+    let wire = Wire::new(stream, Arc::clone(&shared), options);
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let exchange = shared.exchange();
+        answer(request, exchange, peer.clone(), Arc::clone(&handler))
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .title_case_headers(true)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(BUFFER)
+        .writev(options.large_bodies)
+        .serve_connection(TokioIo::new(wire), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(e) = ended {
+        debug!("http: connection ended: {e}");
+    }
+}
+
+/// One request: what Go's server does before a handler and after it.
+async fn answer(
+    mut request: http::Request<Incoming>,
+    exchange: Exchange,
+    peer: PeerAddr,
+    handler: Handler,
+) -> Result<http::Response<Sending>, std::convert::Infallible> {
+    let is_head = request.method() == Method::HEAD;
+    let version = request.version();
+    if version == Version::HTTP_11 {
+        take_first_te(request.headers_mut());
+    }
+    if let Some(raw) = &exchange.raw_target {
+        request.extensions_mut().insert(RawTarget(raw.clone()));
+    }
+    let leftover = Leftover::default();
+    let expects = request.headers().get(EXPECT).is_some_and(|value| !value.is_empty());
+    let expects_continue = request
+        .headers()
+        .get(EXPECT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let request =
+        request.map(|body| RequestBody { inner: Inner::Incoming(body), leftover: Some(leftover.clone()) });
+
+    let mut response = if expects && !expects_continue {
+        let mut response = respond::empty(StatusCode::EXPECTATION_FAILED);
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+    } else if request.method() == Method::OPTIONS && request.uri() == "*" {
+        respond::empty(StatusCode::OK)
+    } else {
+        handler(request, peer).await
+    };
+
+    if !expects_continue && !leftover.drain().await {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    exchange.switches_protocol(response.status() == StatusCode::SWITCHING_PROTOCOLS);
+    let keeps = order_headers(&mut response, is_head, version);
+    if keeps {
+        exchange.keeps_trailer();
+    }
+    Ok(response.map(|body| Sending { body, _exchange: exchange }))
+}
+
+/// Takes the line away that `wire` added for hyper.
+fn take_first_te(headers: &mut HeaderMap) {
+    let own: Vec<HeaderValue> = headers.get_all(TE).iter().skip(1).cloned().collect();
+    headers.remove(TE);
+    for value in own {
+        headers.append(TE, value);
+    }
+}
+
+/// Sorts headers by name as Go writes them, and hides a `Trailer` line that hyper would drop; whether it did.
+fn order_headers(response: &mut Response, is_head: bool, version: Version) -> bool {
+    let status = response.status();
+    let has_chunked_body = !is_head
+        && version != Version::HTTP_10
+        && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let keeps = !has_chunked_body && response.headers().contains_key(TRAILER);
+    if !keeps && response.headers().keys().is_sorted_by(|one, next| one.as_str() <= next.as_str()) {
+        return false;
+    }
+    let mut headers = std::mem::take(response.headers_mut());
+    let mut names: Vec<HeaderName> = headers.keys().cloned().collect();
+    names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+    let mut sorted = HeaderMap::with_capacity(headers.len());
+    for name in names {
+        let kept =
+            if keeps && name == TRAILER { HeaderName::from_static(KEPT_TRAILER) } else { name.clone() };
+        for value in headers.get_all(&name) {
+            sorted.append(kept.clone(), value.clone());
+        }
+        headers.remove(&name);
+    }
+    *response.headers_mut() = sorted;
+    keeps
+}
+
+/// A request body on its way from a handler that dropped it to whoever reads it to its end.
+#[derive(Clone, Default)]
+struct Leftover(Arc<Mutex<Option<Incoming>>>);
+
+impl Leftover {
+    fn put(&self, body: Incoming) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+    }
+
+    /// Reads what the handler left, within reason; whether the connection can go on.
+    async fn drain(&self) -> bool {
+        let Some(mut body) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return true;
+        };
+        if body.size_hint().lower() > MAX_DRAIN as u64 {
+            return false;
+        }
+        let all = async {
+            let mut read = 0;
+            while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+                let Ok(frame) = frame else { return false };
+                read += frame.data_ref().map_or(0, Bytes::len);
+                if read > MAX_DRAIN {
+                    return false;
+                }
+            }
+            true
+        };
+        tokio::time::timeout(DRAIN_TIMEOUT, all).await.unwrap_or(false)
+    }
+}
+
+/// The body of a request, read as it arrives. Dropped early, its rest is skipped so that the connection goes on.
+pub struct RequestBody {
+    inner: Inner,
+    leftover: Option<Leftover>,
+}
+
+enum Inner {
+    Incoming(Incoming),
+    Whole(Option<Bytes>),
+    Gone,
+}
+
+impl From<Bytes> for RequestBody {
+    fn from(bytes: Bytes) -> Self {
+        let inner = Inner::Whole(if bytes.is_empty() { None } else { Some(bytes) });
+        Self { inner, leftover: None }
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.inner {
+            Inner::Incoming(body) => Pin::new(body).poll_frame(cx),
+            Inner::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Inner::Gone => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.inner {
+            Inner::Incoming(body) => body.is_end_stream(),
+            Inner::Whole(bytes) => bytes.is_none(),
+            Inner::Gone => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.inner {
+            Inner::Incoming(body) => body.size_hint(),
+            Inner::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Inner::Gone => SizeHint::with_exact(0),
+        }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Inner::Incoming(body) = std::mem::replace(&mut self.inner, Inner::Gone)
+            && let Some(leftover) = &self.leftover
+            && !body.is_end_stream()
+        {
+            leftover.put(body);
+        }
+    }
+}
+
+/// An answer's body; the exchange ends with it.
+struct Sending {
+    body: Body,
+    _exchange: Exchange,
+}
+
+impl http_body::Body for Sending {
+    type Data = Bytes;
+    type Error = respond::BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, respond::BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Runs `future` to completion as a handler's answer.
+pub fn boxed(future: impl Future<Output = Response> + Send + 'static) -> BoxFuture<'static, Response> {
+    Box::pin(future)
+}
+
+#[cfg(test)]
+mod tests;
