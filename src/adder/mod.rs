@@ -1,1 +1,108 @@
-//! (page of the room)
+//! Files to blocks and pins: the importer behind `POST /add` and the proxy's `/api/v0/add`.
+//!
+//! ```text
+//! Upload ──► files (which entry stands where) ──► chunker ──► leaves ──► layout ─┐
+//!                                                   directories, links, HAMT ───┴─► sink ──► Host::put_blocks
+//!                                                   events ──► the stream                └─► Host::pin, at the end
+//! ```
+//!
+//! What holds, whatever is uploaded:
+//! - CIDs equal Kubo's for the same parameters (`fixtures/add`).
+//! - Memory does not grow with the size of files: a few chunks, 174 links for each level of a file's DAG, and a
+//!   channel of [`MAX_QUEUED_BLOCKS`]. It grows with the number of names, because a directory is one block.
+//! - Nothing is pinned before every block is with its destinations; an import that fails, or whose stream is
+//!   dropped, pins nothing.
+//! - Nothing is spawned: the import runs while its stream is polled, hashing aside, and stops when it is dropped.
+//! - Without wrapping, top-level entries are independent roots and each is pinned (ruling A4).
+
+mod chunker;
+#[cfg(test)]
+mod collector;
+mod directory;
+mod files;
+mod hamt;
+mod hash;
+mod host;
+mod import;
+mod layout;
+mod sink;
+#[cfg(test)]
+mod tests;
+mod unixfs;
+
+use cluster_compat::api;
+
+pub use self::host::Host;
+pub use self::import::import;
+
+/// Blocks between the importer and the slowest destination; at the default chunk size 4 MiB.
+const MAX_QUEUED_BLOCKS: usize = 16;
+
+/// Events between the importer and its reader; the reference has 200.
+const MAX_QUEUED_OUTPUTS: usize = 200;
+
+/// Deepest path taken from an upload. Kubo has no limit; walking and dropping a tree must not exhaust the stack.
+const MAX_DEPTH: usize = 1024;
+
+/// Why an import failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The upload could not be read, or the cluster refused to allocate or to pin.
+    #[error(transparent)]
+    Api(#[from] api::Error),
+    /// No destination took the blocks. (Go: `adder/util.go`)
+    #[error("failed to put block on all destinations")]
+    AllDestinationsFailed,
+    /// The `chunker` parameter; the text is the reference's.
+    #[error("{0}")]
+    Chunker(String),
+    /// The `cid-version` parameter. (Go: `adder/adder.go`)
+    #[error("bad CID Version: unknown CID version: {0}")]
+    CidVersion(i64),
+    /// The `hash` parameter. (Go: `adder/adder.go`)
+    #[error("hash function name not known")]
+    UnknownHash,
+    /// A valid parameter that this release does not implement.
+    #[error("{0} is not supported yet")]
+    NotSupported(String),
+    /// `nocopy` without a path in the part. (Go: `boxo/ipld/unixfs/importer/helpers`)
+    #[error("missing file path or URL, can't create filestore reference")]
+    MissingPath,
+    /// The body held no part that is a file, link or directory.
+    #[error("nothing to add: the multipart body has no file parts")]
+    NoParts,
+    /// A file stands where a directory is. (Go: `boxo/mfs`)
+    #[error("directory already has entry by that name")]
+    EntryExists,
+    /// A directory is announced where a file stands.
+    #[error("file already exists: {0}")]
+    NotADirectory(String),
+    /// More path components than [`MAX_DEPTH`].
+    #[error("path has more than {MAX_DEPTH} components: {0}…")]
+    TooDeep(String),
+    /// Two names of one large directory with the same 64-bit hash. (Go: `boxo/ipld/unixfs/hamt`)
+    #[error("sharded directory too deep")]
+    HamtTooDeep,
+    /// Hashing stopped because the process is stopping.
+    #[error("hashing was interrupted")]
+    Interrupted,
+}
+
+impl From<Error> for api::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Api(error) => error,
+            Error::NoParts | Error::NotSupported(_) | Error::TooDeep(_) | Error::NotADirectory(_) => {
+                Self::bad_request(error.to_string())
+            }
+            Error::AllDestinationsFailed
+            | Error::Chunker(_)
+            | Error::CidVersion(_)
+            | Error::UnknownHash
+            | Error::MissingPath
+            | Error::EntryExists
+            | Error::HamtTooDeep
+            | Error::Interrupted => Self::internal(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! The import itself: entries to nodes, nodes to the sink, events to the reader.
+
+use std::collections::VecDeque;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use cluster_compat::api::{Entry, EntryKind, Upload};
+use cluster_compat::types::{AddParams, AddedOutput, Cid, Format, Layout as LayoutParam};
+use futures::future::BoxFuture;
+use futures::stream::{BoxStream, Stream, StreamExt};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tracing::info;
+
+use super::chunker::{Chunker, Chunks, Next};
+use super::directory::{Nodes, Tree};
+use super::files::{self, Step, Walk};
+use super::hash::CidBuilder;
+use super::layout::{Balanced, Finished, Layout, Trickle};
+use super::sink::{Sink, transfer};
+use super::unixfs::{LEAF_HEAD, LeafKind, Node, leaf, symlink};
+use super::{Error, Host, MAX_QUEUED_OUTPUTS};
+
+/// Chunks from this size on are hashed on a blocking thread: below, handing over costs more than it frees.
+const HASH_ELSEWHERE_FROM: usize = 128 * 1024;
+
+/// Chunks of one file that are being hashed while the next is read.
+const MAX_HASHING: usize = 2;
+
+/// Imports an upload: its blocks go to the peers `host` allocates, then its roots are pinned. Yields an event
+/// for each file, link and directory, and byte counts if asked for; an error is the last item. Dropping the
+/// stream stops the import and leaves nothing pinned.
+pub fn import(
+    params: AddParams,
+    upload: Box<dyn Upload>,
+    host: Arc<dyn Host>,
+) -> BoxStream<'static, Result<AddedOutput, Error>> {
+    let (outputs, received) = mpsc::channel(MAX_QUEUED_OUTPUTS);
+    let work = run(params, upload, host, outputs);
+    Import { work: Some(Box::pin(work)), outputs: received, failure: None }.boxed()
+}
+
+/// An import that runs while it is polled.
+struct Import {
+    work: Option<BoxFuture<'static, Result<(), Error>>>,
+    outputs: mpsc::Receiver<AddedOutput>,
+    failure: Option<Error>,
+}
+
+impl Stream for Import {
+    type Item = Result<AddedOutput, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            match self.outputs.poll_recv(cx) {
+                Poll::Ready(Some(output)) => return Poll::Ready(Some(Ok(output))),
+                // The work has ended and its events have been read.
+                Poll::Ready(None) if self.work.is_none() => {
+                    return Poll::Ready(self.failure.take().map(Err));
+                }
+                Poll::Ready(None) | Poll::Pending => {}
+            }
+            match &mut self.work {
+                Some(work) => match work.as_mut().poll(cx) {
+                    Poll::Ready(result) => {
+                        self.work = None;
+                        self.failure = result.err();
+                    }
+                    // An event sent by this very poll has woken us.
+                    Poll::Pending => return Poll::Pending,
+                },
+                None => return Poll::Pending,
+            }
+        }
+    }
+}
+
+/// Imports, waits for the destinations, pins.
+async fn run(
+    params: AddParams,
+    mut upload: Box<dyn Upload>,
+    host: Arc<dyn Host>,
+    outputs: mpsc::Sender<AddedOutput>,
+) -> Result<(), Error> {
+    let no_pin = params.no_pin;
+    let (sink, start) = Sink::new(host.clone(), params.options.clone(), params.local);
+    let mut importer = Importer::new(params, sink, outputs)?;
+    let import = async move {
+        importer.read(&mut *upload).await?;
+        Ok::<_, Error>((importer.sink.finish(), importer.roots))
+    };
+    let mut import = pin!(import);
+    let mut transfer = pin!(transfer(host, start));
+    let mut transferred = None;
+    let (pins, roots) = loop {
+        tokio::select! {
+            imported = &mut import => break imported?,
+            result = &mut transfer, if transferred.is_none() => transferred = Some(result),
+        }
+    };
+    match transferred {
+        Some(result) => result?,
+        None => transfer.await?,
+    }
+    if !no_pin {
+        for root in &roots {
+            pins.pin(*root).await?;
+        }
+    }
+    for root in roots {
+        info!(target: "adder", "{root} successfully added to cluster");
+    }
+    Ok(())
+}
+
+/// An import on its way.
+struct Importer {
+    sink: Sink,
+    outputs: mpsc::Sender<AddedOutput>,
+    cids: CidBuilder,
+    /// A bad chunker is an error of the first file, as in the reference.
+    chunker: Result<Chunker, Error>,
+    layout: LayoutParam,
+    raw_leaves: bool,
+    progress: bool,
+    no_copy: bool,
+    wrap: bool,
+    walk: Walk,
+    tree: Tree,
+    roots: Vec<Cid>,
+}
+
+/// The root of an entry.
+struct Root {
+    cid: Cid,
+    tsize: u64,
+}
+
+impl Importer {
+    fn new(params: AddParams, sink: Sink, outputs: mpsc::Sender<AddedOutput>) -> Result<Self, Error> {
+        if params.shard {
+            return Err(Error::NotSupported("shard".into()));
+        }
+        if params.format == Format::Car {
+            return Err(Error::NotSupported("format car".into()));
+        }
+        let cids = CidBuilder::new(params.cid_version, &params.hash)?;
+        Ok(Self {
+            sink,
+            outputs,
+            cids,
+            chunker: Chunker::parse(&params.chunker),
+            layout: params.layout,
+            // A version raised for the hash's sake implies raw leaves, as in Kubo.
+            raw_leaves: params.raw_leaves || cids.version() > params.cid_version,
+            progress: params.progress,
+            no_copy: params.no_copy,
+            wrap: params.wrap_with_directory,
+            walk: Walk::default(),
+            tree: Tree::default(),
+            roots: Vec::new(),
+        })
+    }
+
+    /// Takes all entries of the upload.
+    async fn read(&mut self, upload: &mut dyn Upload) -> Result<(), Error> {
+        while let Some(entry) = upload.next_entry().await? {
+            let path = files::clean(&entry.path)?;
+            loop {
+                match self.walk.step(&path) {
+                    Step::Leave => self.leave().await?,
+                    Step::Enter => {
+                        self.tree.directory(self.walk.names())?;
+                    }
+                    Step::Take(name) => {
+                        self.take(name, &path, entry, upload).await?;
+                        break;
+                    }
+                    Step::Skip => break,
+                }
+            }
+        }
+        while self.walk.depth() > 0 {
+            self.leave().await?;
+        }
+        if self.wrap {
+            self.finish_directory(Vec::new()).await?;
+        } else if self.roots.is_empty() {
+            return Err(Error::NoParts);
+        }
+        Ok(())
+    }
+
+    /// Ends the innermost directory; one at the top is a root unless all entries are wrapped.
+    async fn leave(&mut self) -> Result<(), Error> {
+        let is_root = self.walk.depth() == 1 && !self.wrap;
+        let path = files::join(self.walk.names());
+        self.walk.leave();
+        if is_root { self.finish_directory(path).await } else { Ok(()) }
+    }
+
+    /// Imports the entry called `name` in the innermost directory.
+    async fn take(
+        &mut self,
+        name: Vec<u8>,
+        path: &[Vec<u8>],
+        entry: Entry,
+        upload: &mut dyn Upload,
+    ) -> Result<(), Error> {
+        let root = match &entry.kind {
+            EntryKind::Directory => {
+                self.tree.directory(self.walk.names().chain([&name[..]]))?;
+                self.walk.enter(name, path);
+                return Ok(());
+            }
+            EntryKind::Symlink(target) => {
+                let node = symlink(self.cids, target);
+                let root = Root { cid: node.block.cid, tsize: node.tsize };
+                self.sink.put(node.block).await?;
+                root
+            }
+            EntryKind::File => self.import_file(&name, &entry, upload).await?,
+        };
+        if self.wrap || self.walk.depth() > 0 {
+            // An unnamed entry of a directory is called by its CID, as in Kubo.
+            let link = if name.is_empty() { root.cid.to_string().into_bytes() } else { name.clone() };
+            self.tree.directory(self.walk.names())?.insert(link, root.cid, root.tsize)?;
+        } else {
+            self.add_root(root.cid);
+        }
+        let path = files::join(self.walk.names().chain([&name[..]]));
+        self.report(&path, &root).await;
+        Ok(())
+    }
+
+    /// Imports the content of a file.
+    async fn import_file(
+        &mut self,
+        name: &[u8],
+        entry: &Entry,
+        upload: &mut dyn Upload,
+    ) -> Result<Root, Error> {
+        let chunker = self.chunker.clone()?;
+        if self.no_copy && entry.abspath.as_ref().is_none_or(String::is_empty) {
+            return Err(Error::MissingPath);
+        }
+        // Progress names leave out the top-level entry. (Go: `adder/ipfsadd`)
+        let skipped = usize::from(!self.wrap);
+        let progress_name = files::text(&files::join(
+            self.walk.names().chain([name]).skip(skipped).collect::<Vec<_>>().into_iter(),
+        ));
+        let mut layout = match self.layout {
+            LayoutParam::Balanced => Layout::Balanced(Balanced::new(self.cids)),
+            LayoutParam::Trickle => Layout::Trickle(Trickle::new(self.cids)),
+        };
+        let kind = if self.raw_leaves { LeafKind::Raw } else { layout.leaf_kind() };
+        let mut chunks = Chunks::new(upload, chunker, self.progress);
+        let mut buffer = BytesMut::new();
+        let mut hashing = VecDeque::with_capacity(MAX_HASHING);
+        loop {
+            match chunks.next(&mut buffer).await? {
+                Next::Chunk(chunk) => {
+                    if hashing.len() == MAX_HASHING {
+                        self.push_oldest(&mut layout, &mut hashing).await?;
+                    }
+                    hashing.push_back(Hashing::start(kind, self.cids, chunk));
+                }
+                Next::Progress(bytes) => self.report_progress(&progress_name, bytes).await,
+                Next::End => break,
+            }
+        }
+        while !hashing.is_empty() {
+            self.push_oldest(&mut layout, &mut hashing).await?;
+        }
+        let mut nodes = Vec::new();
+        let finished = layout.finish(&mut nodes);
+        self.put_all(nodes).await?;
+        let Some(Finished { cid, tsize, reads_at_end }) = finished else {
+            let node = leaf(kind, self.cids, BytesMut::zeroed(LEAF_HEAD));
+            let root = Root { cid: node.block.cid, tsize: node.tsize };
+            self.sink.put(node.block).await?;
+            return Ok(root);
+        };
+        if self.progress && chunks.ended_on_a_border() {
+            for _ in 0..reads_at_end {
+                self.report_progress(&progress_name, chunks.n_bytes()).await;
+            }
+        }
+        Ok(Root { cid, tsize })
+    }
+
+    /// Waits for the oldest leaf, sends it, and sends what it completes.
+    async fn push_oldest(
+        &mut self,
+        layout: &mut Layout,
+        hashing: &mut VecDeque<Hashing>,
+    ) -> Result<(), Error> {
+        let Some(oldest) = hashing.pop_front() else { return Ok(()) };
+        let leaf = oldest.finish().await?;
+        let mut nodes = Vec::new();
+        layout.push(&leaf, &mut nodes);
+        self.sink.put(leaf.block).await?;
+        self.put_all(nodes).await
+    }
+
+    async fn put_all(&mut self, nodes: Vec<Node>) -> Result<(), Error> {
+        for node in nodes {
+            self.sink.put(node.block).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the directory at `path` and all beneath it, children first; it is a root.
+    async fn finish_directory(&mut self, path: Vec<u8>) -> Result<(), Error> {
+        // The tree stays: a later part may name the same directory again.
+        let mut tree = std::mem::take(&mut self.tree);
+        let directory = tree.directory(path.split(|&byte| byte == b'/'))?;
+        let mut nodes = Nodes::new(directory, path, self.cids);
+        let mut root = None;
+        while let Some(complete) = nodes.next()? {
+            let Some(node) = complete.nodes.last() else { continue };
+            let top = Root { cid: node.block.cid, tsize: node.tsize };
+            self.put_all(complete.nodes).await?;
+            self.report(&complete.path, &top).await;
+            root = Some(top.cid);
+        }
+        self.tree = tree;
+        if let Some(cid) = root {
+            self.add_root(cid);
+        }
+        Ok(())
+    }
+
+    fn add_root(&mut self, cid: Cid) {
+        if self.roots.last() != Some(&cid) {
+            self.roots.push(cid);
+        }
+    }
+
+    /// Sends the event of a finished entry. A reader that left drops the import, so no error is handled here.
+    async fn report(&self, path: &[u8], root: &Root) {
+        let output = AddedOutput {
+            name: files::text(path),
+            cid: Some(root.cid),
+            bytes: 0,
+            size: root.tsize,
+            allocations: self.sink.allocations(),
+        };
+        let _ = self.outputs.send(output).await;
+    }
+
+    async fn report_progress(&self, name: &str, bytes: u64) {
+        let output = AddedOutput { name: name.to_string(), bytes, ..AddedOutput::default() };
+        let _ = self.outputs.send(output).await;
+    }
+}
+
+/// A leaf that is being hashed.
+enum Hashing {
+    Done(Node),
+    Elsewhere(JoinHandle<Node>),
+}
+
+impl Hashing {
+    fn start(kind: LeafKind, cids: CidBuilder, chunk: BytesMut) -> Self {
+        if chunk.len() < HASH_ELSEWHERE_FROM {
+            Self::Done(leaf(kind, cids, chunk))
+        } else {
+            Self::Elsewhere(tokio::task::spawn_blocking(move || leaf(kind, cids, chunk)))
+        }
+    }
+
+    async fn finish(self) -> Result<Node, Error> {
+        match self {
+            Self::Done(node) => Ok(node),
+            Self::Elsewhere(task) => task.await.map_err(|_| Error::Interrupted),
+        }
+    }
+}
