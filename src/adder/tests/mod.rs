@@ -43,7 +43,6 @@ fn params() -> AddParams {
 enum Item {
     File(&'static str, Bytes),
     Dir(&'static str),
-    Link(&'static str, &'static str),
 }
 
 fn file(path: &'static str, content: impl Into<Bytes>) -> Item {
@@ -68,9 +67,6 @@ impl Memory {
         Self::new(items.iter().map(|item| match item {
             Item::File(path, content) => (entry(path.as_bytes(), EntryKind::File), content.clone()),
             Item::Dir(path) => (entry(path.as_bytes(), EntryKind::Directory), Bytes::new()),
-            Item::Link(path, target) => {
-                (entry(path.as_bytes(), EntryKind::Symlink(target.as_bytes().to_vec())), Bytes::new())
-            }
         }))
     }
 }
