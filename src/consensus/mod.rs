@@ -1,5 +1,7 @@
 //! The agreed pinset.
 
+pub mod crdt;
+
 use async_trait::async_trait;
 use cluster_compat::types::{Cid, PeerId, Pin};
 

@@ -1,5 +1,32 @@
-//! The pinset, read from a `Kv`; export and import.
+//! The pinset as it stands, read from a [`Reads`](crate::store::Reads); its export and import.
+//!
+//! Rows of [`Table::Values`](crate::store::Table) are pins: the key is spelt as [`crate::wire::key`] says, the value is
+//! [`crate::wire::pin_pb`]. The room never writes: the consensus does.
+//!
+//! Invariants: a pin's CID is that of its key; rows that cannot be read are logged and left out of listings; a listing
+//! holds a snapshot for one page only, so it shows each pin that stood from beginning to end, once.
 
-/// The pinset as it stands; a cheap handle that always reads the present.
-#[derive(Clone)]
-pub struct Pinset {}
+mod pinset;
+
+use cluster_compat::types::Cid;
+
+pub use self::pinset::{Cursor, Pinset};
+
+/// Why the pinset could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
+    /// The stored pin cannot be read.
+    #[error("error deserializing pin ({cid}): {cause}")]
+    Pin {
+        /// Its CID.
+        cid: Box<Cid>,
+        /// What is wrong with it.
+        cause: crate::wire::Error,
+    },
+    /// A page was not read because the process is stopping.
+    #[error("full pinset listing aborted: {0}")]
+    Aborted(String),
+}

@@ -8,9 +8,13 @@
 //! reference's, byte for byte (the order of map entries aside, which is random there and sorted here); no other
 //! room knows an encoding.
 
+pub mod crdt_pb;
+pub mod key;
 pub mod metric;
 pub mod msgpack;
+mod pb;
 pub mod pin;
+pub mod pin_pb;
 
 /// Bytes that are not what they should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,4 +46,7 @@ pub enum Error {
     /// The reference stores such a pin under an unusable key; here it is refused.
     #[error("pin without a CID")]
     PinWithoutCid,
+    /// A message that is not the protobuf it should be.
+    #[error("protobuf: {0}")]
+    Protobuf(String),
 }
