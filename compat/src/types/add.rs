@@ -1,6 +1,25 @@
 //! Parameters of an add and the objects it answers with.
 
-use super::{Cid, PeerId, PinOptions};
+use std::collections::BTreeMap;
+
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::cid::{CidJson, deserialize_cid};
+use super::misc::or_default;
+use super::options::parse_int;
+use super::peer::{PeersJson, deserialize_peers};
+use super::{Cid, PeerId, PinMode, PinOptions};
+use crate::go::query::Query;
+
+/// Bytes per shard where an add asks for shards and not for a size; the reference's clients send it.
+pub const DEFAULT_SHARD_SIZE: u64 = 100 * 1024 * 1024;
+
+/// The chunker of an add that names none.
+const DEFAULT_CHUNKER: &str = "size-262144";
+
+/// The hash function of an add that names none.
+const DEFAULT_HASH: &str = "sha2-256";
 
 /// Shape of a file's DAG.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,8 +78,139 @@ pub struct AddParams {
     pub no_copy: bool,
 }
 
+impl Default for AddParams {
+    fn default() -> Self {
+        Self {
+            options: PinOptions {
+                shard_size: DEFAULT_SHARD_SIZE,
+                metadata: Some(BTreeMap::new()),
+                ..PinOptions::default()
+            },
+            local: false,
+            recursive: false,
+            hidden: false,
+            wrap_with_directory: false,
+            shard: false,
+            stream_channels: true,
+            no_pin: false,
+            format: Format::UnixFs,
+            layout: Layout::Balanced,
+            chunker: DEFAULT_CHUNKER.into(),
+            raw_leaves: false,
+            progress: false,
+            cid_version: 0,
+            hash: DEFAULT_HASH.into(),
+            no_copy: false,
+        }
+    }
+}
+
+impl AddParams {
+    /// Reads the parameters of a query, in the reference's order (spec: adder 2). The first failure is
+    /// returned in the reference's words.
+    pub fn from_query(query: &Query) -> Result<Self, String> {
+        let mut options = PinOptions::from_query(query)?;
+        // parsed above only to fail where the reference fails
+        options.pin_update = None;
+        options.mode = PinMode::Recursive;
+        let mut params = Self { options, ..Self::default() };
+        params.layout = match query.get("layout") {
+            "" | "balanced" => Layout::Balanced,
+            "trickle" => Layout::Trickle,
+            _ => return Err("layout parameter is invalid".into()),
+        };
+        for (name, value) in [("chunker", &mut params.chunker), ("hash", &mut params.hash)] {
+            if !query.get(name).is_empty() {
+                *value = query.get(name).to_string();
+            }
+        }
+        params.format = match query.get("format") {
+            "" | "unixfs" => Format::UnixFs,
+            "car" => Format::Car,
+            _ => return Err("format parameter is invalid".into()),
+        };
+        params.local = parse_bool(query, "local", false)?;
+        params.recursive = parse_bool(query, "recursive", false)?;
+        params.hidden = parse_bool(query, "hidden", false)?;
+        params.wrap_with_directory = parse_bool(query, "wrap-with-directory", false)?;
+        params.shard = parse_bool(query, "shard", false)?;
+        params.progress = parse_bool(query, "progress", false)?;
+        params.cid_version = parse_int("cid-version", query.get("cid-version"))?.unwrap_or(0);
+        params.raw_leaves = parse_bool(query, "raw-leaves", params.cid_version > 0)?;
+        params.stream_channels = parse_bool(query, "stream-channels", true)?;
+        params.no_copy = parse_bool(query, "nocopy", false)?;
+        params.no_pin = parse_bool(query, "no-pin", false)?;
+        if params.shard && params.options.shard_size == 0 {
+            params.options.shard_size = DEFAULT_SHARD_SIZE;
+        }
+        Ok(params)
+    }
+
+    /// Writes the parameters as clients of the reference send them: all of them.
+    pub fn to_query(&self) -> Query {
+        let mut query = self.options.to_query();
+        let layout = match self.layout {
+            Layout::Balanced => "balanced",
+            Layout::Trickle => "trickle",
+        };
+        let format = match self.format {
+            Format::UnixFs => "unixfs",
+            Format::Car => "car",
+        };
+        query.set("shard", self.shard.to_string());
+        query.set("local", self.local.to_string());
+        query.set("recursive", self.recursive.to_string());
+        query.set("layout", layout);
+        query.set("chunker", &self.chunker);
+        query.set("raw-leaves", self.raw_leaves.to_string());
+        query.set("hidden", self.hidden.to_string());
+        query.set("wrap-with-directory", self.wrap_with_directory.to_string());
+        query.set("progress", self.progress.to_string());
+        query.set("cid-version", self.cid_version.to_string());
+        query.set("hash", &self.hash);
+        query.set("stream-channels", self.stream_channels.to_string());
+        query.set("nocopy", self.no_copy.to_string());
+        query.set("format", format);
+        query.set("no-pin", self.no_pin.to_string());
+        query
+    }
+
+    /// What these parameters ask for that no adder here can do yet, in a sentence that names it. Both HTTP
+    /// faces refuse it with 400 before they read the upload.
+    pub fn unsupported(&self) -> Option<String> {
+        let is_size = matches!(self.chunker.as_str(), "" | "default") || self.chunker.starts_with("size-");
+        let what = if self.shard {
+            "shard=true".into()
+        } else if self.format == Format::Car {
+            "format=car".into()
+        } else if self.layout == Layout::Trickle {
+            "layout=trickle".into()
+        } else if self.no_copy {
+            "nocopy=true".into()
+        } else if self.chunker.starts_with("rabin") || self.chunker.starts_with("buzhash") {
+            format!("chunker={}", self.chunker)
+        } else if is_size && !self.hash.eq_ignore_ascii_case(DEFAULT_HASH) && !self.hash.is_empty() {
+            format!("hash={}", self.hash)
+        } else {
+            return None;
+        };
+        Some(format!("{what} is not supported yet"))
+    }
+}
+
+/// `strconv.ParseBool`; empty is the default.
+fn parse_bool(query: &Query, name: &str, default: bool) -> Result<bool, String> {
+    match query.get(name) {
+        "" => Ok(default),
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        _ => Err(format!("parameter {name} invalid")),
+    }
+}
+
 /// One event of an add.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(from = "AddedOutputJson")]
 pub struct AddedOutput {
     /// Path of the entry.
     pub name: String,
@@ -72,4 +222,127 @@ pub struct AddedOutput {
     pub size: u64,
     /// Peers that got the blocks.
     pub allocations: Vec<PeerId>,
+}
+
+#[derive(Deserialize)]
+struct AddedOutputJson {
+    #[serde(default, deserialize_with = "or_default")]
+    name: String,
+    #[serde(default, deserialize_with = "deserialize_cid")]
+    cid: Option<Cid>,
+    #[serde(default, deserialize_with = "or_default")]
+    bytes: u64,
+    #[serde(default, deserialize_with = "or_default")]
+    size: u64,
+    #[serde(default, deserialize_with = "deserialize_peers")]
+    allocations: Option<Vec<PeerId>>,
+}
+
+impl From<AddedOutputJson> for AddedOutput {
+    fn from(json: AddedOutputJson) -> Self {
+        let AddedOutputJson { name, cid, bytes, size, allocations } = json;
+        Self { name, cid, bytes, size, allocations: allocations.unwrap_or_default() }
+    }
+}
+
+impl Serialize for AddedOutput {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = serializer.serialize_struct("AddedOutput", 5)?;
+        out.serialize_field("name", &self.name)?;
+        out.serialize_field("cid", &CidJson(self.cid.as_ref()))?;
+        if self.bytes > 0 {
+            out.serialize_field("bytes", &self.bytes)?;
+        }
+        if self.size > 0 {
+            out.serialize_field("size", &self.size)?;
+        }
+        if !self.allocations.is_empty() {
+            out.serialize_field("allocations", &PeersJson(Some(&self.allocations)))?;
+        }
+        out.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::go::json;
+
+    fn parse(raw: &str) -> Result<AddParams, String> {
+        AddParams::from_query(&Query::parse(raw))
+    }
+
+    #[test]
+    fn parameters_are_read_with_the_references_defaults() -> Result<(), String> {
+        let params = parse("")?;
+        assert!(params.stream_channels && !params.raw_leaves && !params.shard);
+        assert_eq!((params.chunker.as_str(), params.hash.as_str()), ("size-262144", "sha2-256"));
+        assert_eq!(params.options.shard_size, 0);
+        assert_eq!(parse("shard=t")?.options.shard_size, DEFAULT_SHARD_SIZE);
+        assert!(parse("cid-version=1")?.raw_leaves && !parse("cid-version=1&raw-leaves=F")?.raw_leaves);
+        assert!(!parse("stream-channels=0")?.stream_channels);
+        let params = parse("mode=direct&pin-update=QmXw2sSTXLXyJjrAv6rnWL1oZ1HA8eqvkrngCm7dpxjtFM&name=x")?;
+        assert_eq!(
+            (params.options.mode, params.options.pin_update, params.options.name.as_str()),
+            (PinMode::Recursive, None, "x")
+        );
+        let again = AddParams::from_query(&params.to_query())?;
+        assert_eq!(again.to_query().encode(), params.to_query().encode());
+        Ok(())
+    }
+
+    #[test]
+    fn the_first_bad_parameter_is_named_in_the_references_words() {
+        let cases = [
+            ("shard=x&shard-size=x", "parameter shard_size is invalid"),
+            ("layout=x&format=x", "layout parameter is invalid"),
+            ("format=x&local=x", "format parameter is invalid"),
+            ("local=yes", "parameter local invalid"),
+            ("recursive=2", "parameter recursive invalid"),
+            ("hidden=tRue", "parameter hidden invalid"),
+            ("wrap-with-directory=x", "parameter wrap-with-directory invalid"),
+            ("shard=x", "parameter shard invalid"),
+            ("progress=x", "parameter progress invalid"),
+            ("cid-version=x", "parameter cid-version invalid"),
+            ("raw-leaves=x", "parameter raw-leaves invalid"),
+            ("stream-channels=x", "parameter stream-channels invalid"),
+            ("nocopy=x", "parameter nocopy invalid"),
+            ("no-pin=x", "parameter no-pin invalid"),
+            ("pin-update=x", "error decoding update option parameter: invalid cid: cid too short"),
+        ];
+        for (input, expected) in cases {
+            assert_eq!(parse(input).err().as_deref(), Some(expected), "{input}");
+        }
+    }
+
+    #[test]
+    fn what_the_adder_cannot_do_yet_is_named() -> Result<(), String> {
+        let cases = [
+            ("", None),
+            ("chunker=size-100&cid-version=1&hash=SHA2-256", None),
+            ("chunker=nonsense", None),
+            ("layout=trickle", Some("layout=trickle is not supported yet")),
+            ("chunker=rabin-1-2-3", Some("chunker=rabin-1-2-3 is not supported yet")),
+            ("hash=blake3&cid-version=1", Some("hash=blake3 is not supported yet")),
+            ("format=car", Some("format=car is not supported yet")),
+            ("shard=1", Some("shard=true is not supported yet")),
+            ("nocopy=1", Some("nocopy=true is not supported yet")),
+        ];
+        for (input, expected) in cases {
+            assert_eq!(parse(input)?.unsupported().as_deref(), expected, "{input}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn empty_fields_of_an_output_are_left_out() {
+        let mut output = AddedOutput { name: "f".into(), bytes: 5, ..AddedOutput::default() };
+        assert_eq!(json::to_string(&output), r#"{"name":"f","cid":null,"bytes":5}"#);
+        output = AddedOutput { name: "f".into(), size: 7, ..AddedOutput::default() };
+        assert_eq!(json::to_string(&output), r#"{"name":"f","cid":null,"size":7}"#);
+        assert_eq!(
+            serde_json::from_str::<AddedOutput>(r#"{"name":"f","cid":null,"size":7}"#).ok(),
+            Some(output)
+        );
+    }
 }

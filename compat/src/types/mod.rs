@@ -3,6 +3,8 @@
 //! Peers exchange the same nouns under other field names; those forms live in the root package's `wire`.
 
 mod add;
+mod addr;
+mod base;
 mod cid;
 mod graph;
 mod id;
@@ -14,8 +16,9 @@ mod peer;
 mod pin;
 mod status;
 
-pub use self::add::{AddParams, AddedOutput, Format, Layout};
-pub use self::cid::{Cid, parse_cid};
+pub use self::add::{AddParams, AddedOutput, DEFAULT_SHARD_SIZE, Format, Layout};
+pub use self::addr::{Multiaddr, multiaddr_peer, parse_multiaddr};
+pub use self::cid::{Cid, parse_cid, parse_cid_bytes};
 pub use self::graph::ConnectGraph;
 pub use self::id::{Id, IpfsId};
 pub use self::info::{GlobalPinInfo, PinInfo, PinInfoShort};
@@ -24,6 +27,6 @@ pub use self::misc::{
     Alert, Bandwidth, Bandwidths, Block, GlobalRepoGc, IpfsRepoStat, RepoGc, RepoGcKey, Version,
 };
 pub use self::options::{PinMode, PinOptions};
-pub use self::peer::{Multiaddr, PeerId, parse_multiaddr, parse_peer_id};
+pub use self::peer::{PeerId, parse_peer_id};
 pub use self::pin::{Pin, PinDepth, PinType, PinTypes};
 pub use self::status::TrackerStatus;
