@@ -15,10 +15,12 @@
 pub mod conn;
 pub mod cors;
 pub mod listen;
+pub mod multipart;
 pub mod mux;
 pub mod respond;
 
 mod head;
+mod media_type;
 mod wire;
 
 /// What can go wrong before a request is read.

@@ -223,7 +223,7 @@ fn is_clean(path: &[u8]) -> bool {
 }
 
 /// Go's `path.Clean` of a rooted path, a final slash kept.
-fn clean_bytes(path: &[u8]) -> Vec<u8> {
+pub(super) fn clean_bytes(path: &[u8]) -> Vec<u8> {
     let mut segments: Vec<&[u8]> = Vec::new();
     for segment in path.split(|byte| *byte == b'/') {
         match segment {
