@@ -1,3 +1,5 @@
+//! The tracker beside a fake daemon, over a pinset in memory (spec: core 21, C41 to C55).
+
 mod daemon;
 
 use std::time::Duration as Span;
