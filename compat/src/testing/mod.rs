@@ -1,1 +1,3 @@
-//! (page of the room)
+//! What tests of this and other packages run against instead of real peers and daemons.
+
+pub mod kubo;
