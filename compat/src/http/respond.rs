@@ -294,9 +294,7 @@ impl Lines {
     /// `item` as JSON and a line feed.
     pub fn line<T: serde::Serialize>(&mut self, item: &T) -> Bytes {
         self.scratch.clear();
-        if let Err(e) = serde_json::to_writer(&mut self.scratch, item) {
-            tracing::error!("cannot encode an item: {e}");
-        }
+        crate::go::json::write_into(&mut self.scratch, item);
         self.scratch.push(b'\n');
         if self.buffer.capacity() < self.scratch.len() {
             self.buffer = BytesMut::with_capacity(LINES_BLOCK.max(self.scratch.len()));

@@ -1,1 +1,243 @@
-//! (page of the room)
+//! The REST API (port 9094): routes, parameters and documents of the reference (spec: rest-api).
+//!
+//! ```text
+//!  http::conn ── log ── cors ── redirects ── ROUTES ── a handler ── ClusterApi
+//!                                                └──── error: the one place that chooses a status
+//! ```
+//!
+//! - A handler reads all its parameters before it calls the cluster; a refused request has executed nothing.
+//! - Long answers are streams from the cluster to the socket; nothing is collected but a buffered add.
+//! - Nothing here remembers anything between two requests.
+
+mod add;
+mod allocations;
+mod error;
+mod health;
+mod peers;
+mod pins;
+mod status;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use futures::future::{BoxFuture, FutureExt, join_all};
+use http::{HeaderName, HeaderValue};
+use tokio_util::sync::CancellationToken;
+
+use self::error::Failure;
+use crate::api::ClusterApi;
+use crate::config::HttpApi;
+use crate::go::query::Query;
+use crate::http::conn::{self, ConnOptions, Handler, Request};
+use crate::http::cors::{Cors, CorsOptions};
+use crate::http::listen::Listener;
+use crate::http::mux::{self, Found, Mux, Params, Route};
+use crate::http::respond::{self, Response};
+
+/// What a handler gives.
+type Answer = Result<Response, Failure>;
+
+/// A request that has found its route.
+struct Call {
+    api: Arc<dyn ClusterApi>,
+    params: Params,
+    query: Query,
+    request: Request,
+}
+
+impl Call {
+    /// Whether this peer alone is asked; only the exact word counts.
+    fn is_local(&self) -> bool {
+        self.query.get("local") == "true"
+    }
+}
+
+/// The handlers, by what they do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    Id,
+    Version,
+    Peers,
+    PeerAdd,
+    PeerRemove,
+    Add,
+    Allocations,
+    Allocation,
+    StatusAll,
+    Recover,
+    RecoverAll,
+    Status,
+    Pin,
+    PinPath,
+    Unpin,
+    UnpinPath,
+    RepoGc,
+    Graph,
+    Alerts,
+    Bandwidth,
+    Metrics,
+    MetricNames,
+    Token,
+    Health,
+}
+
+/// Every route, in the order that decides between 404 and 405.
+const ROUTES: [(&str, &str, Endpoint); 24] = [
+    ("GET", "/id", Endpoint::Id),
+    ("GET", "/version", Endpoint::Version),
+    ("GET", "/peers", Endpoint::Peers),
+    ("POST", "/peers", Endpoint::PeerAdd),
+    ("DELETE", "/peers/{peer}", Endpoint::PeerRemove),
+    ("POST", "/add", Endpoint::Add),
+    ("GET", "/allocations", Endpoint::Allocations),
+    ("GET", "/allocations/{hash}", Endpoint::Allocation),
+    ("GET", "/pins", Endpoint::StatusAll),
+    ("POST", "/pins/{hash}/recover", Endpoint::Recover),
+    ("POST", "/pins/recover", Endpoint::RecoverAll),
+    ("GET", "/pins/{hash}", Endpoint::Status),
+    ("POST", "/pins/{hash}", Endpoint::Pin),
+    ("POST", "/pins/{keyType:ipfs|ipns|ipld}/{path:.*}", Endpoint::PinPath),
+    ("DELETE", "/pins/{hash}", Endpoint::Unpin),
+    ("DELETE", "/pins/{keyType:ipfs|ipns|ipld}/{path:.*}", Endpoint::UnpinPath),
+    ("POST", "/ipfs/gc", Endpoint::RepoGc),
+    ("GET", "/health/graph", Endpoint::Graph),
+    ("GET", "/health/alerts", Endpoint::Alerts),
+    ("GET", "/health/bandwidth", Endpoint::Bandwidth),
+    ("GET", "/monitor/metrics/{name}", Endpoint::Metrics),
+    ("GET", "/monitor/metrics", Endpoint::MetricNames),
+    ("POST", "/token", Endpoint::Token),
+    ("GET", "/health", Endpoint::Health),
+];
+
+impl Endpoint {
+    fn answer(self, call: Call) -> BoxFuture<'static, Answer> {
+        match self {
+            Self::Id => peers::id(call).boxed(),
+            Self::Version => peers::version(call).boxed(),
+            Self::Peers => peers::list(call).boxed(),
+            Self::PeerAdd => peers::add(call).boxed(),
+            Self::PeerRemove => peers::remove(call).boxed(),
+            Self::Add => add::add(call).boxed(),
+            Self::Allocations => allocations::allocations(call).boxed(),
+            Self::Allocation => allocations::allocation(call).boxed(),
+            Self::StatusAll => status::status_all(call).boxed(),
+            Self::Recover => status::recover(call).boxed(),
+            Self::RecoverAll => status::recover_all(call).boxed(),
+            Self::Status => status::status(call).boxed(),
+            Self::Pin => pins::pin(call).boxed(),
+            Self::PinPath => pins::pin_path(call).boxed(),
+            Self::Unpin => pins::unpin(call).boxed(),
+            Self::UnpinPath => pins::unpin_path(call).boxed(),
+            Self::RepoGc => health::repo_gc(call).boxed(),
+            Self::Graph => health::graph(call).boxed(),
+            Self::Alerts => health::alerts(call).boxed(),
+            Self::Bandwidth => health::bandwidth(call).boxed(),
+            Self::Metrics => health::metrics(call).boxed(),
+            Self::MetricNames => health::metric_names(call).boxed(),
+            // tokens are for users, and there are none without credentials
+            Self::Token => async { Err(Failure::no_credentials()) }.boxed(),
+            Self::Health => health::alive(call).boxed(),
+        }
+    }
+}
+
+/// What a configuration asks for that this API cannot do yet; a peer refuses to start with it.
+pub fn unsupported(config: &HttpApi) -> Option<String> {
+    let key = if config.basic_auth_credentials.is_some() {
+        "basic_auth_credentials"
+    } else if !config.ssl_cert_file.is_empty() || !config.ssl_key_file.is_empty() {
+        "ssl_cert_file"
+    } else if !config.libp2p_listen_multiaddress.is_empty() {
+        "libp2p_listen_multiaddress"
+    } else {
+        return None;
+    };
+    Some(format!("{}.{key} is not supported yet", config.key))
+}
+
+/// Serves the API on all listeners until `stop`.
+pub fn serve(
+    listeners: Vec<Listener>,
+    api: Arc<dyn ClusterApi>,
+    config: HttpApi,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + Send {
+    let handler = handler(api, &config);
+    let options = ConnOptions {
+        read_header_timeout: config.read_header_timeout.to_std(),
+        read_timeout: config.read_timeout.to_std(),
+        write_timeout: config.write_timeout.to_std(),
+        idle_timeout: config.idle_timeout.to_std(),
+        max_header_bytes: usize::try_from(config.max_header_bytes).unwrap_or(0),
+        ..ConnOptions::default()
+    };
+    let serving: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| conn::serve(listener, Arc::clone(&handler), options, stop.clone()))
+        .collect();
+    async move {
+        join_all(serving).await;
+    }
+}
+
+/// Everything behind a connection: redirects, routes, cross-origin headers.
+pub fn handler(api: Arc<dyn ClusterApi>, config: &HttpApi) -> Handler {
+    let routes = ROUTES.map(|(method, pattern, target)| Route { method, pattern, target });
+    let router = Arc::new(Router { api, mux: Mux::new(routes), custom: custom_headers(config) });
+    let cors = Cors::new(&CorsOptions {
+        allowed_origins: config.cors_allowed_origins.clone(),
+        allowed_methods: config.cors_allowed_methods.clone(),
+        allowed_headers: config.cors_allowed_headers.clone(),
+        exposed_headers: config.cors_exposed_headers.clone(),
+        allow_credentials: config.cors_allow_credentials,
+        max_age: config.cors_max_age.to_std(),
+    });
+    cors.layer(Arc::new(move |request, _| router.answer(request)))
+}
+
+/// Configured headers; names and values that HTTP cannot carry are left out, as Go's server does.
+fn custom_headers(config: &HttpApi) -> Vec<(HeaderName, HeaderValue)> {
+    let pairs =
+        config.headers.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)));
+    pairs.filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?))).collect()
+}
+
+struct Router {
+    api: Arc<dyn ClusterApi>,
+    mux: Mux<Endpoint>,
+    custom: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Router {
+    fn answer(self: &Arc<Self>, request: Request) -> BoxFuture<'static, Response> {
+        let redirect = mux::slash_redirect(request.method(), request.uri())
+            .or_else(|| mux::clean_redirect(request.uri()));
+        if let Some(redirect) = redirect {
+            return async { redirect }.boxed();
+        }
+        let path = mux::decoded_path(request.uri());
+        let (endpoint, params) = match self.mux.find(request.method(), &path) {
+            Found::Route(endpoint, params) => (*endpoint, params),
+            Found::NotFound => {
+                let mut response = Failure::no_route().into_response();
+                respond::add_custom(&mut response, &self.custom);
+                return async { response }.boxed();
+            }
+            Found::MethodNotAllowed => return async { mux::method_not_allowed() }.boxed(),
+        };
+        let query = Query::parse(request.uri().query().unwrap_or_default());
+        let call = Call { api: Arc::clone(&self.api), params, query, request };
+        let router = Arc::clone(self);
+        async move {
+            let answer = endpoint.answer(call).await;
+            let is_own_add = endpoint == Endpoint::Add && answer.is_ok();
+            let mut response = answer.unwrap_or_else(Failure::into_response);
+            respond::add_custom(&mut response, &router.custom);
+            if is_own_add {
+                add::overwrite_custom(&mut response);
+            }
+            response
+        }
+        .boxed()
+    }
+}
