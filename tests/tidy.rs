@@ -121,7 +121,10 @@ fn rooms_import_from_lower_levels_only() {
         for other in rooms_named(code) {
             let Some(other_level) = levels.get(other.as_str()) else { continue };
             if other != room && !OPEN.contains(&other.as_str()) && other_level >= level {
-                wrong.push(format!("{}: {room} (level {level}) names {other} (level {other_level})", path.display()));
+                wrong.push(format!(
+                    "{}: {room} (level {level}) names {other} (level {other_level})",
+                    path.display()
+                ));
             }
         }
     }
@@ -162,7 +165,12 @@ fn every_file_opens_with_a_page() {
 
 #[test]
 fn nothing_unfinished_hides_in_the_sources() {
-    let words = [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("#[ig", "nore"), concat!("FIX", "ME")];
+    let words = [
+        concat!("todo", "!("),
+        concat!("unimplemented", "!("),
+        concat!("#[ig", "nore"),
+        concat!("FIX", "ME"),
+    ];
     let mut found = Vec::new();
     for path in all_rust_files() {
         let source = fs::read_to_string(&path).unwrap();

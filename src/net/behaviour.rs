@@ -1,0 +1,45 @@
+//! The protocols of the swarm.
+
+use std::time::Duration;
+
+use libp2p::identity::Keypair;
+use libp2p::swarm::NetworkBehaviour;
+use libp2p::{connection_limits, gossipsub, identify, ping};
+
+use super::{Error, GossipSettings, gossip, limits};
+
+/// Who we say we are; nobody parses it, operators read it.
+pub(super) const AGENT: &str = concat!("ipfs-cluster-rs/", env!("CARGO_PKG_VERSION"), " (1.1.6)");
+
+/// Pause between pings on one connection: they only find peers that vanished without a word.
+const PING_EVERY: Duration = Duration::from_secs(60);
+
+/// Addresses that identify remembers for dials by peer id.
+const IDENTIFY_CACHE_PEERS: usize = 1000;
+
+/// The protocols of the swarm.
+#[derive(NetworkBehaviour)]
+pub(super) struct Behaviour {
+    pub(super) limits: connection_limits::Behaviour,
+    pub(super) identify: identify::Behaviour,
+    pub(super) ping: ping::Behaviour,
+    pub(super) gossip: gossipsub::Behaviour,
+}
+
+impl Behaviour {
+    pub(super) fn new(keypair: &Keypair, settings: &GossipSettings) -> Result<Self, Error> {
+        // the listen addresses are hidden because what is announced is decided by `addrs`; the signed record lets
+        // original peers pass our addresses on
+        let identify = identify::Config::new_with_signed_peer_record(String::new(), keypair)
+            .with_agent_version(AGENT.to_owned())
+            .with_hide_listen_addrs(true)
+            .with_push_listen_addr_updates(true)
+            .with_cache_size(IDENTIFY_CACHE_PEERS);
+        Ok(Self {
+            limits: connection_limits::Behaviour::new(limits::hard_limits()),
+            identify: identify::Behaviour::new(identify),
+            ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_EVERY)),
+            gossip: gossip::behaviour(keypair, settings)?,
+        })
+    }
+}
