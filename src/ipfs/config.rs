@@ -1,11 +1,12 @@
 //! `resolve` and `config/show`.
 
+use cluster_compat::go::query::escape;
+use cluster_compat::go::quote::quote;
 use cluster_compat::types::{Cid, parse_cid};
 use serde_json::Value;
 use tracing::error;
 
 use super::json::{self, Text};
-use super::request::query_escape;
 use super::{Client, Error};
 
 json::object! {
@@ -26,7 +27,7 @@ impl Client {
         if let (Some(root), 2) = (parsed.root, parsed.n_segments) {
             return Ok(root);
         }
-        let request = format!("resolve?arg={}", query_escape(&parsed.text));
+        let request = format!("resolve?arg={}", escape(&parsed.text));
         let body = self.inner.daemon.call(&request, self.request_limit()).await?;
         let reply: ResolveReply<'_> = json::document(&body).map_err(|text| {
             error!(target: "ipfshttp", "could not unmarshal response: {text}");
@@ -100,25 +101,6 @@ impl ContentPath {
         }
         Ok(Self { text: cleaned, n_segments: segments.len(), root })
     }
-}
-
-/// Go's `%q`, for the texts that occur in paths.
-fn quote(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for character in text.chars() {
-        match character {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            '\n' => quoted.push_str("\\n"),
-            '\r' => quoted.push_str("\\r"),
-            '\t' => quoted.push_str("\\t"),
-            '\0'..='\x1f' | '\x7f' => quoted.push_str(&format!("\\x{:02x}", u32::from(character))),
-            _ => quoted.push(character),
-        }
-    }
-    quoted.push('"');
-    quoted
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use cluster_compat::config::IpfsHttp;
 use cluster_compat::types::TrackerStatus;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -176,6 +177,20 @@ pub struct Options {
     pub unpin_disable: bool,
 }
 
+impl From<&IpfsHttp> for Options {
+    fn from(config: &IpfsHttp) -> Self {
+        Self {
+            node_multiaddress: config.node_multiaddress.to_string(),
+            ipfs_request_timeout: config.ipfs_request_timeout.to_std(),
+            pin_timeout: config.pin_timeout.to_std(),
+            unpin_timeout: config.unpin_timeout.to_std(),
+            repogc_timeout: config.repogc_timeout.to_std(),
+            informer_trigger_interval: u64::try_from(config.informer_trigger_interval).unwrap_or(0),
+            unpin_disable: config.unpin_disable,
+        }
+    }
+}
+
 /// A client of one daemon. Clones share connections, brake and counters.
 #[derive(Clone)]
 pub struct Client {
@@ -197,6 +212,11 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
+    /// A client as configured; the daemon is not asked anything yet.
+    pub fn new(config: &IpfsHttp) -> Result<Self, Error> {
+        Self::with_options(Options::from(config))
+    }
+
     /// A client with these options; the daemon is not asked anything yet.
     pub fn with_options(options: Options) -> Result<Self, Error> {
         let address = Address::parse(&options.node_multiaddress).map_err(Error::Argument)?;

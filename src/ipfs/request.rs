@@ -383,23 +383,3 @@ impl Reply {
         Error::Refused { path, status, body: String::from_utf8_lossy(&body).into_owned() }
     }
 }
-
-/// Escapes a value of a query as Go's `url.QueryEscape`.
-pub(super) fn query_escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len() + 16);
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                escaped.push(char::from(byte))
-            }
-            b' ' => escaped.push('+'),
-            _ => {
-                const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-                escaped.push('%');
-                escaped.push(char::from(DIGITS[usize::from(byte >> 4)]));
-                escaped.push(char::from(DIGITS[usize::from(byte & 15)]));
-            }
-        }
-    }
-    escaped
-}

@@ -1,10 +1,11 @@
 //! `id`, `swarm/peers` and `swarm/connect`.
 
+use cluster_compat::go::query::escape;
 use cluster_compat::types::{IpfsId, Multiaddr, PeerId, parse_multiaddr, parse_peer_id};
 use tracing::{debug, error, warn};
 
 use super::json::{self, Text};
-use super::request::{Limit, query_escape};
+use super::request::Limit;
 use super::{Client, Error};
 
 json::object! {
@@ -66,7 +67,7 @@ impl Client {
     }
 
     pub(super) async fn connect(&self, address: &Multiaddr, limit: Limit) -> Result<(), Error> {
-        let path = format!("swarm/connect?arg={}", query_escape(&address.to_string()));
+        let path = format!("swarm/connect?arg={}", escape(&address.to_string()));
         self.inner.daemon.call(&path, limit).await?;
         debug!(target: "ipfshttp", "ipfs successfully connected to {address}");
         Ok(())

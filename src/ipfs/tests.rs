@@ -242,6 +242,12 @@ async fn statuses_become_the_errors_of_the_reference() {
         ),
         ("404 X", "[1]", "IPFS request failed (is it running?) (id). Code 404: [1]"),
         ("500 X", "\"text\"", "IPFS request failed (is it running?) (id). Code 500: \"text\""),
+        ("200 OK", "{}", "failed to parse peer ID: invalid cid: cid too short"),
+        (
+            "200 OK",
+            "{\"ID\":\"notapeer\"}",
+            "failed to parse peer ID: invalid cid: selected encoding not supported",
+        ),
         ("200 OK", "", "unexpected end of JSON input"),
         ("200 OK", "not json", "invalid character 'o' in literal null (expecting 'u')"),
     ] {
