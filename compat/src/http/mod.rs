@@ -12,9 +12,11 @@
 //! - Memory per connection is bounded: a head by its limit, bodies by the pieces in flight.
 //! - Whoever drops an answer's body, or loses its client, ends the work behind it.
 
+pub mod client;
 pub mod conn;
 pub mod cors;
 pub mod listen;
+pub mod log;
 pub mod multipart;
 pub mod mux;
 pub mod respond;
