@@ -1,3 +1,5 @@
+//! Levels, lines and outputs.
+
 use std::sync::Mutex;
 
 use super::*;

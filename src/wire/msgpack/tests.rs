@@ -1,3 +1,5 @@
+//! The dialect, value by value, and recorded streams.
+
 use cluster_compat::go::time::Time;
 
 use super::*;
