@@ -6,6 +6,7 @@ use super::section::{
     Component, Nested, Texts, addr_texts, default_addr, parse_addrs, require, set_duration, set_number,
     set_text, table,
 };
+use crate::go::quote::quote_char;
 use crate::go::time::Duration;
 use crate::types::Multiaddr;
 
@@ -174,11 +175,7 @@ impl Cluster {
 pub fn parse_secret(text: &str) -> Result<Option<[u8; 32]>, String> {
     let secret = match hex::decode(text) {
         Ok(secret) => secret,
-        Err(hex::FromHexError::InvalidHexCharacter { index, .. }) => {
-            let c = text[index..].chars().next().unwrap_or_default();
-            return Err(format!("encoding/hex: invalid byte: U+{:04X} '{c}'", u32::from(c)));
-        }
-        Err(_) => return Err(odd_hex(text)),
+        Err(_) => return Err(bad_hex(text)),
     };
     if secret.is_empty() {
         tracing::warn!(target: "cluster", "Cluster secret is empty, cluster will start on unprotected network.");
@@ -189,10 +186,10 @@ pub fn parse_secret(text: &str) -> Result<Option<[u8; 32]>, String> {
     secret.map(Some).map_err(|_| format!("input secret is {n_bytes} bytes, cluster secret should be 32"))
 }
 
-/// Go reads digits before it counts them, so a bad one comes first.
-fn odd_hex(text: &str) -> String {
-    match text.chars().find(|c| !c.is_ascii_hexdigit()) {
-        Some(c) => format!("encoding/hex: invalid byte: U+{:04X} '{c}'", u32::from(c)),
+/// Go reads digits before it counts them, so a bad one comes first; it names bytes, not characters.
+fn bad_hex(text: &str) -> String {
+    match text.bytes().find(|byte| !byte.is_ascii_hexdigit()) {
+        Some(byte) => format!("encoding/hex: invalid byte: U+{byte:04X} {}", quote_char(char::from(byte))),
         None => "encoding/hex: odd length hex string".to_owned(),
     }
 }

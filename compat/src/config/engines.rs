@@ -294,7 +294,8 @@ impl Value for Option<Vec<f64>> {
         let numbers = numbers.map_err(|_| {
             format!(
                 "envconfig.Process: assigning {name} to {}: converting '{value}' to type []float64. \
-                 details: strconv.ParseFloat: parsing {value:?}: invalid syntax",
+                 details: strconv.ParseFloat: parsing {}: invalid syntax",
+                quote(value),
                 key.go
             )
         })?;

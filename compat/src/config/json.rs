@@ -1,8 +1,7 @@
 //! JSON as the configuration files hold it: read with the order of keys kept and with Go's words for what is
 //! wrong, and written with two or four spaces of indentation.
 
-use std::fmt::Write as _;
-
+use crate::go::json::to_string;
 /// Deepest nesting of a file; ours has five levels, the rest is somebody's mistake.
 const MAX_DEPTH: usize = 256;
 
@@ -143,7 +142,8 @@ impl<'a> Parser<'a> {
 
     fn literal(&mut self, word: &str, kind: Kind<'a>) -> Result<Kind<'a>, String> {
         for expected in word.bytes() {
-            let byte = self.peek().ok_or_else(end_of_input)?;
+            // Go ends an unfinished literal or number with a space of its own.
+            let byte = self.peek().unwrap_or(b' ');
             if byte != expected {
                 let context = format!("in literal {word} (expecting {})", quote_byte(expected));
                 return Err(unexpected(byte, &context));
@@ -178,10 +178,9 @@ impl<'a> Parser<'a> {
 
     /// One digit or more.
     fn digits(&mut self, context: &str) -> Result<(), String> {
-        match self.peek() {
-            Some(b'0'..=b'9') => {}
-            Some(other) => return Err(unexpected(other, context)),
-            None => return Err(end_of_input()),
+        match self.peek().unwrap_or(b' ') {
+            b'0'..=b'9' => {}
+            other => return Err(unexpected(other, context)),
         }
         while matches!(self.peek(), Some(b'0'..=b'9')) {
             self.at += 1;
@@ -211,7 +210,7 @@ impl<'a> Parser<'a> {
 
     fn escape(&mut self) -> Result<char, String> {
         self.at += 1;
-        let byte = self.peek().ok_or_else(end_of_input)?;
+        let byte = self.peek().unwrap_or(b' ');
         self.at += 1;
         Ok(match byte {
             b'b' => '\u{8}',
@@ -242,7 +241,7 @@ impl<'a> Parser<'a> {
     fn hex4(&mut self) -> Result<u32, String> {
         let mut value = 0;
         for _ in 0..4 {
-            let byte = self.peek().ok_or_else(end_of_input)?;
+            let byte = self.peek().unwrap_or(b' ');
             let digit = char::from(byte).to_digit(16);
             let context = "in \\u hexadecimal character escape";
             value = value * 16 + digit.ok_or_else(|| unexpected(byte, context))?;
@@ -277,30 +276,6 @@ fn quote_byte(byte: u8) -> String {
         0x80..=0xa0 | 0xad => format!(r"'\u{byte:04x}'"),
         _ => format!("'{}'", char::from(byte)),
     }
-}
-
-/// `text` as a JSON string with Go's HTML escapes.
-pub(super) fn quote(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            '\n' => quoted.push_str("\\n"),
-            '\r' => quoted.push_str("\\r"),
-            '\t' => quoted.push_str("\\t"),
-            '\u{8}' => quoted.push_str("\\b"),
-            '\u{c}' => quoted.push_str("\\f"),
-            '\0'..' ' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                // Writing to a String cannot fail.
-                let _ = write!(quoted, "\\u{:04x}", u32::from(c));
-            }
-            _ => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
 }
 
 /// Writes indented JSON: the caller opens and closes, the writer places commas, line ends and spaces.
@@ -353,13 +328,13 @@ impl Writer {
     /// Starts the next entry of an object.
     pub(super) fn key(&mut self, key: &str) {
         self.item();
-        self.text.push_str(&quote(key));
+        self.text.push_str(&to_string(key));
         self.text.push_str(": ");
     }
 
     /// A string.
     pub(super) fn string(&mut self, text: &str) {
-        self.text.push_str(&quote(text));
+        self.text.push_str(&to_string(text));
     }
 
     /// Anything whose text is JSON already: numbers, booleans, null.

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::json::{Json, Kind, Writer};
+use crate::go::json::to_string;
+use crate::go::quote::quote;
 use crate::go::time::Duration;
 use crate::types::{Multiaddr, parse_multiaddr};
 
@@ -332,7 +334,7 @@ impl Value for bool {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
             "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
             _ => {
-                let details = format!("strconv.ParseBool: parsing {value:?}: invalid syntax");
+                let details = format!("strconv.ParseBool: parsing {}: invalid syntax", quote(value));
                 return Err(env_error(name, key, value, "bool", &details));
             }
         };
@@ -401,7 +403,7 @@ macro_rules! integer {
                 let reason = if parsed.is_none() { "invalid syntax" } else { "value out of range" };
                 let in_range = parsed.and_then(Result::ok).and_then(|number| Self::try_from(number).ok());
                 *self = in_range.ok_or_else(|| {
-                    let details = format!("strconv.{}: parsing {value:?}: {reason}", $parser);
+                    let details = format!("strconv.{}: parsing {}: {reason}", $parser, quote(value));
                     env_error(name, key, value, $go, &details)
                 })?;
                 Ok(())
@@ -442,18 +444,14 @@ impl Value for f64 {
         let Some(value) = env.get(name) else { return Ok(()) };
         // JSON cannot write infinities and NaN, so a value that would make one is refused here.
         *self = value.parse().ok().filter(|number: &Self| number.is_finite()).ok_or_else(|| {
-            let details = format!("strconv.ParseFloat: parsing {value:?}: invalid syntax");
+            let details = format!("strconv.ParseFloat: parsing {}: invalid syntax", quote(value));
             env_error(name, key, value, "float64", &details)
         })?;
         Ok(())
     }
 
     fn write(&mut self, out: &mut Writer, _display: bool) {
-        // Go's format: exponents below 1e-6 and from 1e21 on, with their sign.
-        let is_plain = *self == 0.0 || (1e-6..1e21).contains(&self.abs());
-        let text = if is_plain { format!("{self}") } else { format!("{self:e}") };
-        let signed = if self.abs() >= 1.0 { text.replace('e', "e+") } else { text };
-        out.plain(&signed);
+        out.plain(&to_string(self));
     }
 
     fn is_empty(&self) -> bool {
@@ -594,7 +592,7 @@ impl<T: MapItem> Value for Map<T> {
                     map.insert(name.to_owned(), T::from_env(item));
                 }
                 _ => {
-                    let details = format!("invalid map item: {pair:?}");
+                    let details = format!("invalid map item: {}", quote(pair));
                     return Err(env_error(name, key, value, T::GO_MAP, &details));
                 }
             }
