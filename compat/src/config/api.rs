@@ -8,9 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use libp2p_identity::Keypair;
 
 use super::identity::{decode_base64, decode_key};
-use super::section::{
-    Component, Map, Texts, addr_texts, default_addr, parse_addrs, require, set_duration, table,
-};
+use super::section::{Component, addr_texts, default_addr, parse_addrs, require, set_duration, table};
+use super::value::{Map, Texts};
 use crate::go::time::Duration;
 use crate::types::{Multiaddr, PeerId, parse_peer_id};
 

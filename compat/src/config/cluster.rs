@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::section::{
-    Component, Nested, Texts, addr_texts, default_addr, parse_addrs, require, set_duration, set_number,
-    set_text, table,
+    Component, addr_texts, default_addr, parse_addrs, require, set_duration, set_number, set_text, table,
 };
+use super::value::{Nested, Texts};
 use crate::go::quote::quote_char;
 use crate::go::time::Duration;
 use crate::types::Multiaddr;

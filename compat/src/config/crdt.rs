@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::section::{Component, Nested, require, set_duration, set_number, set_text, table};
+use super::section::{Component, require, set_duration, set_number, set_text, table};
+use super::value::Nested;
 use crate::go::time::Duration;
 use crate::types::{PeerId, parse_peer_id};
 

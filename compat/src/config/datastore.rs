@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use super::engines::{Badger3Options, BadgerOptions, LeveldbOptions, PebbleOptions};
-use super::section::{Component, Nested, Section, require, set_duration, set_number, set_text, table};
+use super::section::{Component, Section, require, set_duration, set_number, set_text, table};
+use super::value::Nested;
 use crate::go::time::Duration;
 
 const MAP_SIZE_BYTES: u64 = 1_099_511_627_776;

@@ -4,7 +4,9 @@
 //! in the file counts.
 
 use super::json::{Json, Kind, Writer};
-use super::section::{Env, Key, Nested, Value, table};
+use super::section::{Env, Key, table};
+use super::value::{Nested, Value};
+use crate::go::quote::quote;
 use crate::go::time::Duration;
 
 table! {
@@ -295,8 +297,8 @@ impl Value for Option<Vec<f64>> {
             format!(
                 "envconfig.Process: assigning {name} to {}: converting '{value}' to type []float64. \
                  details: strconv.ParseFloat: parsing {}: invalid syntax",
-                quote(value),
-                key.go
+                key.go,
+                quote(value)
             )
         })?;
         *self = Some(numbers);

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::section::{Component, Map, require, set_duration, table};
+use super::section::{Component, require, set_duration, table};
+use super::value::Map;
 use crate::go::time::Duration;
 
 /// How long metrics of informers live, and half of how often they are sent.

@@ -35,6 +35,7 @@ mod raft;
 mod section;
 mod source;
 mod tracker;
+mod value;
 
 #[cfg(test)]
 mod tests;

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::section::{
-    Component, Texts, addr_texts, default_addr, parse_addr, parse_addrs, require, set_duration, set_text,
-    table,
+    Component, addr_texts, default_addr, parse_addr, parse_addrs, require, set_duration, set_text, table,
 };
+use super::value::Texts;
 use crate::go::time::Duration;
 use crate::types::Multiaddr;
 
