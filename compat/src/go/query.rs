@@ -80,6 +80,11 @@ pub fn escape(text: &str) -> String {
     escape_bytes(text.as_bytes(), true)
 }
 
+/// [`escape`] of bytes that need not be UTF-8: names of files.
+pub fn escape_raw(bytes: &[u8]) -> String {
+    escape_bytes(bytes, true)
+}
+
 /// `url.PathEscape`: as for one segment of a path.
 pub fn path_escape(text: &str) -> String {
     escape_bytes(text.as_bytes(), false)
