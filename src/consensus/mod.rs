@@ -1,6 +1,8 @@
 //! The agreed pinset.
 
 pub mod crdt;
+#[cfg(test)]
+pub(crate) mod suite;
 
 use async_trait::async_trait;
 use cluster_compat::types::{Cid, PeerId, Pin};

@@ -48,7 +48,7 @@ impl Pinset {
 
     /// Up to `limit` pins after a cursor, and the cursor for the next page; `None` at the end. Blocks.
     pub fn page(&self, after: Option<Cursor>, limit: usize) -> Result<(Vec<Pin>, Option<Cursor>), Error> {
-        let mut pins = Vec::with_capacity(limit);
+        let mut pins = Vec::with_capacity(limit.min(PAGE_PINS));
         let mut last = None;
         read(&*self.source, |view| {
             let after = after.as_ref().map(|cursor| cursor.0.as_slice());

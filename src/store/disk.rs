@@ -9,7 +9,7 @@ use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, RoTxn, RwTxn, WithoutTl
 use tracing::warn;
 
 use super::kv::{is_long, physical, physical_prefix, unwrap_long, wrap_long};
-use super::{Error, Kv, KvRead, KvWrite, Outcome, Reads, Table};
+use super::{Error, Kv, KvRead, KvWrite, Outcome, Reads, Table, Visit};
 
 /// Version of the layout of all tables, checked when a database is opened.
 pub const FORMAT: &str = "1";
@@ -187,7 +187,7 @@ impl Inner {
         table: Table,
         prefix: &[u8],
         after: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: &mut Visit<'_>,
     ) -> Result<(), Error> {
         let stored_prefix = physical_prefix(prefix);
         let after = after.map(physical);
@@ -228,7 +228,7 @@ impl KvRead for Snapshot<'_> {
         table: Table,
         prefix: &[u8],
         after: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: &mut Visit<'_>,
     ) -> Result<(), Error> {
         self.inner.scan(&self.transaction, table, prefix, after, visit)
     }
@@ -249,7 +249,7 @@ impl KvRead for Transaction<'_> {
         table: Table,
         prefix: &[u8],
         after: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: &mut Visit<'_>,
     ) -> Result<(), Error> {
         self.inner.scan(&self.transaction, table, prefix, after, visit)
     }

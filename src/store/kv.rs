@@ -51,6 +51,9 @@ impl Table {
     }
 }
 
+/// Looks at a row, key and value, and says whether to go on.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
 /// A snapshot: what was committed when it was taken, or the state within a write transaction.
 pub trait KvRead {
     /// The value of a key.
@@ -63,7 +66,7 @@ pub trait KvRead {
         table: Table,
         prefix: &[u8],
         after: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: &mut Visit<'_>,
     ) -> Result<(), Error>;
 
     /// Whether a key is there.

@@ -1,13 +1,15 @@
 //! The tables in memory, for tests and simulations: nothing is durable.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::sync::{PoisonError, RwLock};
 
 use super::kv::{is_long, physical, physical_prefix, unwrap_long, wrap_long};
-use super::{Error, Kv, KvRead, KvWrite, Outcome, Reads, Table};
+use super::{Error, Kv, KvRead, KvWrite, Outcome, Reads, Table, Visit};
 
-type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
+type Key = (Table, Vec<u8>);
+
+type Rows = BTreeMap<Key, Vec<u8>>;
 
 /// Tables in memory.
 #[derive(Default)]
@@ -37,7 +39,7 @@ fn scan(
     table: Table,
     prefix: &[u8],
     after: Option<&[u8]>,
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    visit: &mut Visit<'_>,
 ) -> Result<(), Error> {
     let stored_prefix = physical_prefix(prefix).to_vec();
     let from = match after.map(physical) {
@@ -68,7 +70,7 @@ impl KvRead for Snapshot<'_> {
         table: Table,
         prefix: &[u8],
         after: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: &mut Visit<'_>,
     ) -> Result<(), Error> {
         scan(self.0, table, prefix, after, visit)
     }
@@ -77,7 +79,7 @@ impl KvRead for Snapshot<'_> {
 struct Transaction<'a> {
     rows: &'a mut Rows,
     /// What stood there before, in the order of the changes.
-    undo: Vec<((Table, Vec<u8>), Option<Vec<u8>>)>,
+    undo: Vec<(Key, Option<Vec<u8>>)>,
 }
 
 impl Transaction<'_> {
@@ -103,7 +105,7 @@ impl KvRead for Transaction<'_> {
         table: Table,
         prefix: &[u8],
         after: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        visit: &mut Visit<'_>,
     ) -> Result<(), Error> {
         scan(self.rows, table, prefix, after, visit)
     }

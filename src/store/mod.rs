@@ -21,7 +21,7 @@ pub(crate) mod suite;
 use std::path::PathBuf;
 
 pub use self::disk::{Db, FORMAT};
-pub use self::kv::{Kv, KvRead, KvWrite, Outcome, Reads, Table};
+pub use self::kv::{Kv, KvRead, KvWrite, Outcome, Reads, Table, Visit};
 pub use self::mem::Mem;
 
 /// Why the store failed.

@@ -107,7 +107,7 @@ pub(super) fn text<'a>(bytes: &'a [u8], field: &str) -> Result<&'a str, Error> {
 
 /// Bytes a number takes.
 pub(super) const fn varint_len(number: u64) -> usize {
-    ((64 - (number | 1).leading_zeros() as usize) + 6) / 7
+    (64 - (number | 1).leading_zeros() as usize).div_ceil(7)
 }
 
 pub(super) fn put_varint(out: &mut Vec<u8>, mut number: u64) {

@@ -11,15 +11,18 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use super::{Change, Effects, Error, keys};
-use crate::store::{KvRead, Table, blocks};
+use crate::store::{self, KvRead, Table, blocks};
 use crate::wire::crdt_pb::{self, Delta, Element};
 use crate::wire::key::spell;
 
 /// A stored value: its priority, 8 bytes big endian, then the value.
-pub fn value_of_row(row: &[u8]) -> Result<(u64, &[u8]), Error> {
-    row.split_first_chunk::<8>()
-        .map(|(priority, value)| (u64::from_be_bytes(*priority), value))
-        .ok_or_else(|| Error::Damaged("a value without its priority".into()))
+pub fn value_of_row(row: &[u8]) -> Result<(u64, &[u8]), store::Error> {
+    row.split_first_chunk::<8>().map(|(priority, value)| (u64::from_be_bytes(*priority), value)).ok_or_else(
+        || store::Error::Damaged {
+            table: Table::Values.name(),
+            message: "a value without its priority".into(),
+        },
+    )
 }
 
 fn row_of_value(priority: u64, value: &[u8]) -> Vec<u8> {

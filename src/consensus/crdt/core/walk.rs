@@ -3,6 +3,7 @@
 //! A walk starts at a tip and goes on to each parent that is neither processed nor claimed by another branch. Where
 //! it meets a head, the tip takes its place; where it meets processed ground, or the bottom, the tip becomes a head.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use cluster_compat::types::Cid;
@@ -102,9 +103,9 @@ impl State {
                 continue;
             }
             let Some(data) = fetched.as_deref().or(stored.map(|block| block.data)) else {
-                if !self.walk.waiting.contains_key(&job.cid) {
+                if let Entry::Vacant(place) = self.walk.waiting.entry(job.cid) {
                     effects.fetch.push(job.cid);
-                    self.walk.waiting.insert(job.cid, job);
+                    place.insert(job);
                 }
                 continue;
             };

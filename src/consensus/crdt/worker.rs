@@ -1,0 +1,282 @@
+//! The thread that owns the writes: takes waiting commands as one group, one transaction, one fsync.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster_compat::types::Cid;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use super::super::{Error, PinsetEvent};
+use super::core::{self, Change, Event, State};
+use crate::store::{Kv, kv};
+use crate::wire::{key, pin_pb};
+
+/// Most commands of one transaction: what waits while the one before is written.
+const GROUP_COMMANDS: usize = 1024;
+
+/// The reference's answer to an item that comes too late (consensus/crdt/consensus.go).
+pub(super) const SHUTTING_DOWN: &str = "shutting down. Pin could not be batched";
+
+/// When a batch becomes a node.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Batching {
+    /// Items.
+    pub(super) max_size: usize,
+    /// Since its first item.
+    pub(super) max_age: Duration,
+}
+
+/// What the worker is asked to do.
+pub(super) enum Cmd {
+    /// Write a key, or delete it.
+    Write { key: String, value: Option<Vec<u8>>, respond_to: oneshot::Sender<Result<(), Error>> },
+    /// The batch that was to be committed at this time is old enough.
+    BatchAge(Instant),
+    /// Commit the batch and end.
+    Stop,
+}
+
+pub(super) struct Worker {
+    kv: Arc<dyn Kv>,
+    state: State,
+    commands: mpsc::Receiver<Cmd>,
+    events: mpsc::Sender<PinsetEvent>,
+    heads: watch::Sender<Vec<Cid>>,
+    batching: Option<Batching>,
+    /// Items since the last commit for size or age.
+    n_batched: usize,
+    /// When the pending batch is due.
+    due: watch::Sender<Option<Instant>>,
+}
+
+/// What a transaction has done, told when it is durable.
+#[derive(Default)]
+struct Done {
+    changes: Vec<Change>,
+    /// Why batches were committed, and how many items they had.
+    commits: Vec<(&'static str, usize)>,
+}
+
+impl Worker {
+    pub(super) fn new(
+        kv: Arc<dyn Kv>,
+        commands: mpsc::Receiver<Cmd>,
+        events: mpsc::Sender<PinsetEvent>,
+        batching: Option<Batching>,
+    ) -> Result<Self, Error> {
+        let state = kv::read(&*kv, State::load).map_err(|cause| from_core(&cause))?;
+        let heads = watch::Sender::new(state.heads().list());
+        let n_batched = state.n_pending();
+        let worker =
+            Self { kv, state, commands, events, heads, batching, n_batched, due: watch::Sender::new(None) };
+        worker.set_due(false);
+        Ok(worker)
+    }
+
+    pub(super) fn heads(&self) -> watch::Receiver<Vec<Cid>> {
+        self.heads.subscribe()
+    }
+
+    pub(super) fn due(&self) -> watch::Receiver<Option<Instant>> {
+        self.due.subscribe()
+    }
+
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Works until told to stop, or until nobody is left to ask.
+    pub(super) fn run(mut self) {
+        if self.batching.is_none() && self.n_batched > 0 {
+            // batching was switched off since: what it had acknowledged is written now
+            if let Err(cause) = self.commit_batch("restart") {
+                error!(target: "crdt", "error committing the batch of the last run: {cause}");
+            }
+        }
+        let mut group = Vec::new();
+        while self.commands.blocking_recv_many(&mut group, GROUP_COMMANDS) > 0 {
+            let stops_at = group.iter().position(|command| matches!(command, Cmd::Stop));
+            let late = stops_at.map(|at| group.split_off(at));
+            self.on_group(std::mem::take(&mut group));
+            if let Some(late) = late {
+                self.on_stop(late);
+                return;
+            }
+        }
+        self.on_stop(Vec::new());
+    }
+
+    fn on_stop(&mut self, late: Vec<Cmd>) {
+        self.commands.close();
+        let queued = std::iter::from_fn(|| self.commands.try_recv().ok()).collect::<Vec<_>>();
+        for command in late.into_iter().chain(queued) {
+            if let Cmd::Write { respond_to, .. } = command {
+                let _ = respond_to.send(Err(Error::Message(SHUTTING_DOWN.into())));
+            }
+        }
+        if self.batching.is_some()
+            && let Err(cause) = self.commit_batch("shutdown")
+        {
+            error!(target: "crdt", "error committing batch during shutdown: {cause}");
+        }
+    }
+
+    /// Writes a group in one transaction. If that fails, each alone: one item's trouble is not the others'.
+    fn on_group(&mut self, group: Vec<Cmd>) {
+        match self.write(&group) {
+            Ok(done) => {
+                self.tell(done);
+                group.into_iter().for_each(|command| answer(command, Ok(())));
+            }
+            Err(cause) if group.len() == 1 => {
+                error!(target: "crdt", "error writing to the pinset: {cause}");
+                group.into_iter().for_each(|command| answer(command, Err(from_core(&cause))));
+            }
+            Err(_) => group.into_iter().for_each(|command| self.on_group(vec![command])),
+        }
+    }
+
+    fn write(&mut self, group: &[Cmd]) -> Result<Done, core::Error> {
+        let (n_batched, due) = (self.n_batched, *self.due.borrow());
+        let (state, batching, n_batched_now) = (&mut self.state, self.batching, &mut self.n_batched);
+        let written = kv::write(&*self.kv, |transaction| {
+            let mut done = Done::default();
+            let mut handle = |event: Event<'_>, done: &mut Done| {
+                let effects = state.handle(event, transaction.as_read())?;
+                effects.apply(transaction)?;
+                done.changes.extend(effects.changes);
+                Ok::<_, core::Error>(())
+            };
+            for command in group {
+                match (command, batching) {
+                    (Cmd::Write { key, value: Some(value), .. }, None) => {
+                        handle(Event::Put { key, value }, &mut done)?;
+                    }
+                    (Cmd::Write { key, value: None, .. }, None) => handle(Event::Delete { key }, &mut done)?,
+                    (Cmd::Write { key, value, .. }, Some(batching)) => {
+                        let value = value.as_deref();
+                        handle(Event::Queue { key, value, is_journalled: true }, &mut done)?;
+                        *n_batched_now += 1;
+                        if *n_batched_now >= batching.max_size {
+                            handle(Event::Commit, &mut done)?;
+                            done.commits.push(("size", *n_batched_now));
+                            *n_batched_now = 0;
+                        }
+                    }
+                    (Cmd::BatchAge(at), _) if due == Some(*at) && *n_batched_now > 0 => {
+                        handle(Event::Commit, &mut done)?;
+                        done.commits.push(("max age", *n_batched_now));
+                        *n_batched_now = 0;
+                    }
+                    (Cmd::BatchAge(_) | Cmd::Stop, _) => {}
+                }
+            }
+            Ok::<_, core::Error>(done)
+        });
+        match written {
+            Ok(done) => Ok(done),
+            Err(cause) => {
+                self.n_batched = n_batched;
+                self.reload();
+                Err(cause)
+            }
+        }
+    }
+
+    /// After a failed transaction the store, which it did not touch, is the truth.
+    fn reload(&mut self) {
+        match kv::read(&*self.kv, State::load) {
+            Ok(state) => self.state = state,
+            Err(cause) => error!(target: "crdt", "error reading the state again: {cause}"),
+        }
+    }
+
+    fn commit_batch(&mut self, why: &'static str) -> Result<(), Error> {
+        let n_items = self.n_batched;
+        let state = &mut self.state;
+        let changes = kv::write(&*self.kv, |transaction| {
+            let effects = state.handle(Event::Commit, transaction.as_read())?;
+            effects.apply(transaction)?;
+            Ok::<_, core::Error>(effects.changes)
+        })
+        .map_err(|cause| from_core(&cause))?;
+        self.n_batched = 0;
+        self.tell(Done { changes, commits: vec![(why, n_items)] });
+        Ok(())
+    }
+
+    /// Tells what is now durable: the heads, then the changes in order.
+    fn tell(&mut self, done: Done) {
+        for (why, n_items) in &done.commits {
+            info!(target: "crdt", "batch commit ({why}): {n_items} items");
+        }
+        self.set_due(!done.commits.is_empty());
+        let heads = self.state.heads().list();
+        self.heads.send_if_modified(|told| {
+            let is_new = *told != heads;
+            *told = heads;
+            is_new
+        });
+        for change in done.changes {
+            if let Some(event) = to_event(change)
+                && self.events.blocking_send(event).is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    /// The age of a batch counts from its first item.
+    fn set_due(&self, is_new_batch: bool) {
+        let Some(batching) = self.batching else { return };
+        self.due.send_if_modified(|due| {
+            let before = *due;
+            if self.n_batched == 0 {
+                *due = None;
+            } else if is_new_batch || before.is_none() {
+                *due = Some(Instant::now() + batching.max_age);
+            }
+            *due != before
+        });
+    }
+}
+
+fn answer(command: Cmd, answer: Result<(), Error>) {
+    if let Cmd::Write { respond_to, .. } = command {
+        // an asker who left is no error
+        let _ = respond_to.send(answer);
+    }
+}
+
+fn from_core(cause: &core::Error) -> Error {
+    Error::Message(cause.to_string())
+}
+
+/// What the tracker hears of a change; keys that are no CID and values that are no pin are logged and left out.
+fn to_event(change: Change) -> Option<PinsetEvent> {
+    let key = match &change {
+        Change::Put { key, .. } | Change::Deleted { key } => key,
+    };
+    let Some(cid) = key::to_cid(key.as_bytes()) else {
+        warn!(target: "crdt", "bad key (ignoring). key: {key} error: not the base32 of a CID");
+        return None;
+    };
+    match change {
+        Change::Put { value, .. } => match pin_pb::decode_as(cid, &value) {
+            Ok(pin) => {
+                info!(target: "crdt", "new pin added: {cid}");
+                Some(PinsetEvent::Pinned(Box::new(pin)))
+            }
+            Err(cause) => {
+                error!(target: "crdt", "error deserializing pin ({cid}): {cause}");
+                None
+            }
+        },
+        Change::Deleted { .. } => {
+            info!(target: "crdt", "pin removed: {cid}");
+            Some(PinsetEvent::Unpinned(cid))
+        }
+    }
+}
