@@ -14,7 +14,7 @@ use cluster_compat::api::{self, ClusterApi};
 use cluster_compat::config::HttpApi;
 use cluster_compat::go::query::path_escape;
 use cluster_compat::http::listen::Listener;
-use cluster_compat::rest;
+use cluster_compat::rest::Rest;
 use cluster_compat::testing::cluster::FakeCluster;
 use cluster_compat::testing::golden::{self, Answer, Data, Recording, Step};
 use cluster_compat::types::{GlobalPinInfo, Multiaddr, Pin, parse_cid, parse_multiaddr};
@@ -40,7 +40,9 @@ async fn serve(config: HttpApi) -> Server {
     let port = listener.local_addr().to_string().rsplit('/').next().unwrap().parse().unwrap();
     let api: Arc<dyn ClusterApi> = Arc::new(fake.clone());
     let mut serving = JoinSet::new();
-    serving.spawn(rest::serve(vec![listener], api, config, CancellationToken::new()));
+    serving.spawn(
+        Rest::new(&config, Path::new("."), api).unwrap().serve(vec![listener], CancellationToken::new()),
+    );
     Server { addr: SocketAddr::from(([127, 0, 0, 1], port)), fake, _serving: serving }
 }
 
@@ -388,8 +390,7 @@ async fn malformed_requests_are_refused_in_the_references_words() {
         ("no-pin=yes", "parameter no-pin invalid"),
         ("shard=true", "shard=true is not supported yet"),
         ("format=car", "format=car is not supported yet"),
-        ("layout=trickle", "layout=trickle is not supported yet"),
-        ("stream-channels=false&nocopy=true", "nocopy=true is not supported yet"),
+        ("stream-channels=false&chunker=rabin", "chunker=rabin is not supported yet"),
     ] {
         let add = with_body(&format!("/add?{query}"), Some("multipart/form-data; boundary=x"), "--x--\r\n");
         check(&server, &add, (400, message)).await;
@@ -460,6 +461,45 @@ async fn an_add_that_fails_at_once_is_200_unless_the_client_is_to_blame() {
     let answer = exchange(server.addr, &upload("/add")).await;
     assert_eq!((answer.status, text(&answer.body)), (400, document(400, "no parts").as_str()));
     assert_eq!(header(&answer, "Trailer"), Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn an_upload_that_expects_a_continue_gets_the_status_at_once() {
+    let server = serve(HttpApi::rest()).await;
+    let mut step = upload("/add");
+    step.headers.push(("Expect".into(), "100-continue".into()));
+    let answer = exchange(server.addr, &step).await;
+    assert_eq!((answer.status, text(&answer.body)), (200, format!("{OUTPUT}\n").as_str()));
+    server.fake.fail("add", api::Error::bad_request("no parts"));
+    let answer = exchange(server.addr, &step).await;
+    assert_eq!((answer.status, text(&answer.body), answer.trailers.len()), (200, "", 1));
+}
+
+#[tokio::test]
+async fn a_direct_pin_by_cid_is_direct() {
+    let server = serve(HttpApi::rest()).await;
+    let answer = exchange(server.addr, &request("POST", &format!("/pins/{CID}?mode=direct"))).await;
+    assert!(text(&answer.body).contains("\"mode\":\"direct\""), "{}", text(&answer.body));
+    assert!(text(&answer.body).contains("\"max_depth\":0"), "{}", text(&answer.body));
+}
+
+#[tokio::test]
+async fn what_is_not_served_yet_is_refused_at_the_start() {
+    let api: Arc<dyn ClusterApi> = Arc::new(FakeCluster::new());
+    let refused = |change: fn(&mut HttpApi)| {
+        let mut config = HttpApi::rest();
+        change(&mut config);
+        Rest::new(&config, Path::new("."), Arc::clone(&api)).err().map(|error| error.to_string())
+    };
+    let expected = |key: &str| Some(format!("restapi.{key} is not supported yet"));
+    assert_eq!(refused(|_| ()), None);
+    assert_eq!(
+        refused(|c| c.basic_auth_credentials = Some(BTreeMap::new())),
+        expected("basic_auth_credentials")
+    );
+    assert_eq!(refused(|c| c.ssl_cert_file = "a".into()), expected("ssl_cert_file"));
+    let libp2p = refused(|c| c.libp2p_listen_multiaddress = c.http_listen_multiaddress.clone());
+    assert_eq!(libp2p, expected("libp2p_listen_multiaddress"));
 }
 
 #[tokio::test]

@@ -5,7 +5,9 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRAILER};
+use http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue, TRAILER,
+};
 use http::{Response as HttpResponse, StatusCode};
 use http_body::Frame;
 
@@ -29,8 +31,19 @@ pub(super) async fn add(call: Call) -> Answer {
         return Err(Failure::bad_request(why));
     }
     let is_streamed = params.stream_channels;
-    let outputs = call.api.add(params, Box::new(upload));
-    let mut response = if is_streamed { streamed(outputs).await? } else { buffered(outputs).await? };
+    let mut outputs = call.api.add(params, Box::new(upload));
+    let mut response = if !is_streamed {
+        buffered(outputs).await?
+    } else if head.headers.contains_key(EXPECT) {
+        // the status at once takes the place of "100 Continue", which the reference never sends here
+        streamed(None, outputs)
+    } else {
+        // what is the client's fault and known before any output is an ordinary refusal
+        match outputs.next().await {
+            Some(Err(error)) if error.kind == ErrorKind::BadRequest => return Err(error.into()),
+            first => streamed(Some(first), outputs),
+        }
+    };
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -38,21 +51,14 @@ pub(super) async fn add(call: Call) -> Answer {
     Ok(response)
 }
 
-/// Outputs as they come, the status with the first of them. What is the client's fault and known before any
-/// output is an ordinary refusal; everything else fails in the trailer.
-async fn streamed(mut outputs: Items<AddedOutput>) -> Answer {
-    let first = outputs.next().await;
-    if let Some(Err(error)) = &first
-        && error.kind == ErrorKind::BadRequest
-    {
-        return Err(error.clone().into());
-    }
+/// Outputs as they come; every failure is in the trailer.
+fn streamed(first: Option<Option<api::Result<AddedOutput>>>, outputs: Items<AddedOutput>) -> Response {
     let mut response =
         HttpResponse::new(Body::frames(Outputs { first, outputs, lines: Lines::default(), is_done: false }));
     let headers = response.headers_mut();
     headers.insert(TRAILER, HeaderValue::from_static("X-Stream-Error"));
     headers.insert(X_CHUNKED_OUTPUT, HeaderValue::from_static("1"));
-    Ok(response)
+    response
 }
 
 /// One list at the end, or the first error alone.
@@ -77,7 +83,8 @@ async fn buffered(mut outputs: Items<AddedOutput>) -> Answer {
 
 /// The frames of a streamed add. Unlike other streams it has no trailer line when all went well.
 struct Outputs {
-    first: Option<api::Result<AddedOutput>>,
+    /// What the stream has already given, if it was asked.
+    first: Option<Option<api::Result<AddedOutput>>>,
     outputs: Items<AddedOutput>,
     lines: Lines,
     is_done: bool,
@@ -92,7 +99,7 @@ impl futures::Stream for Outputs {
             return Poll::Ready(None);
         }
         let next = match this.first.take() {
-            Some(first) => Poll::Ready(Some(first)),
+            Some(first) => Poll::Ready(first),
             None => this.outputs.poll_next_unpin(cx),
         };
         next.map(|next| match next {

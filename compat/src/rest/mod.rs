@@ -17,12 +17,13 @@ mod peers;
 mod pins;
 mod status;
 
-use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::future::{BoxFuture, FutureExt, join_all};
 use http::{HeaderName, HeaderValue};
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use self::error::Failure;
 use crate::api::ClusterApi;
@@ -31,6 +32,7 @@ use crate::go::query::Query;
 use crate::http::conn::{self, ConnOptions, Handler, Request};
 use crate::http::cors::{Cors, CorsOptions};
 use crate::http::listen::Listener;
+use crate::http::log::{AccessLog, Facility};
 use crate::http::mux::{self, Found, Mux, Params, Route};
 use crate::http::respond::{self, Response};
 
@@ -141,47 +143,78 @@ impl Endpoint {
     }
 }
 
-/// What a configuration asks for that this API cannot do yet; a peer refuses to start with it.
-pub fn unsupported(config: &HttpApi) -> Option<String> {
-    let key = if config.basic_auth_credentials.is_some() {
-        "basic_auth_credentials"
-    } else if !config.ssl_cert_file.is_empty() || !config.ssl_key_file.is_empty() {
-        "ssl_cert_file"
-    } else if !config.libp2p_listen_multiaddress.is_empty() {
-        "libp2p_listen_multiaddress"
-    } else {
-        return None;
-    };
-    Some(format!("{}.{key} is not supported yet", config.key))
+/// Why the API cannot be served as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A key that is set and that this build does not serve.
+    #[error("{section}.{key} is not supported yet")]
+    Unsupported {
+        /// The section, as in the file.
+        section: &'static str,
+        /// The key.
+        key: &'static str,
+    },
+    /// The access log cannot be opened.
+    #[error("cannot open the access log {path}: {source}")]
+    Log {
+        /// The configured file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
 }
 
-/// Serves the API on all listeners until `stop`.
-pub fn serve(
-    listeners: Vec<Listener>,
-    api: Arc<dyn ClusterApi>,
-    config: HttpApi,
-    stop: CancellationToken,
-) -> impl Future<Output = ()> + Send {
-    let handler = handler(api, &config);
-    let options = ConnOptions {
-        read_header_timeout: config.read_header_timeout.to_std(),
-        read_timeout: config.read_timeout.to_std(),
-        write_timeout: config.write_timeout.to_std(),
-        idle_timeout: config.idle_timeout.to_std(),
-        max_header_bytes: usize::try_from(config.max_header_bytes).unwrap_or(0),
-        ..ConnOptions::default()
-    };
-    let serving: Vec<_> = listeners
-        .into_iter()
-        .map(|listener| conn::serve(listener, Arc::clone(&handler), options, stop.clone()))
-        .collect();
-    async move {
+/// The API, ready to serve.
+#[derive(Clone)]
+pub struct Rest {
+    handler: Handler,
+    options: ConnOptions,
+}
+
+impl Rest {
+    /// An API over `api`. `folder` is where a relative `http_log_file` lies.
+    pub fn new(config: &HttpApi, folder: &Path, api: Arc<dyn ClusterApi>) -> Result<Self, Error> {
+        let unsupported = |key| Err(Error::Unsupported { section: config.key, key });
+        if config.basic_auth_credentials.is_some() {
+            return unsupported("basic_auth_credentials");
+        }
+        if config.tls_paths(folder).is_some() {
+            return unsupported("ssl_cert_file");
+        }
+        if !config.libp2p_listen_multiaddress.is_empty() {
+            return unsupported("libp2p_listen_multiaddress");
+        }
+        let log_path = config.http_log_path(folder);
+        let log = AccessLog::open(log_path.as_deref(), Facility::RestApi)
+            .map_err(|source| Error::Log { path: log_path.unwrap_or_default(), source })?;
+        let options = ConnOptions {
+            read_header_timeout: config.read_header_timeout.to_std(),
+            read_timeout: config.read_timeout.to_std(),
+            write_timeout: config.write_timeout.to_std(),
+            idle_timeout: config.idle_timeout.to_std(),
+            max_header_bytes: usize::try_from(config.max_header_bytes).unwrap_or(4096),
+            large_bodies: false,
+        };
+        Ok(Self { handler: log.layer(handler(config, api)), options })
+    }
+
+    /// Answers requests, logged; for servers of one's own.
+    pub fn handler(&self) -> Handler {
+        Arc::clone(&self.handler)
+    }
+
+    /// Serves all `listeners` until `stop`, then ends what is still under way.
+    pub async fn serve(self, listeners: Vec<Listener>, stop: CancellationToken) {
+        let serving = listeners.into_iter().map(|listener| {
+            info!(target: "restapi", "REST API (HTTP): {}", listener.local_addr());
+            conn::serve(listener, self.handler(), self.options, stop.clone())
+        });
         join_all(serving).await;
     }
 }
 
-/// Everything behind a connection: redirects, routes, cross-origin headers.
-pub fn handler(api: Arc<dyn ClusterApi>, config: &HttpApi) -> Handler {
+/// Everything between the log and the cluster: cross-origin headers, redirects, routes.
+fn handler(config: &HttpApi, api: Arc<dyn ClusterApi>) -> Handler {
     let routes = ROUTES.map(|(method, pattern, target)| Route { method, pattern, target });
     let router = Arc::new(Router { api, mux: Mux::new(routes), custom: custom_headers(config) });
     let cors = Cors::new(&CorsOptions {
