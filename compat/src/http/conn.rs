@@ -26,8 +26,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
 use super::listen::Listener;
+use super::respond::UnannouncedTrailers;
 use super::respond::{self, Body, Response};
-use super::wire::{Exchange, KEPT_TRAILER, Shared, Wire};
+use super::wire::{Exchange, HIDDEN_TRAILER, KEPT_TRAILER, Rewrite, Shared, Wire};
 
 /// Connections open at a time on one listener; more wait in the system's queue.
 const MAX_CONNECTIONS: usize = 8192;
@@ -234,9 +235,8 @@ async fn answer(
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     exchange.switches_protocol(response.status() == StatusCode::SWITCHING_PROTOCOLS);
-    let keeps = order_headers(&mut response, is_head, version);
-    if keeps {
-        exchange.keeps_trailer();
+    if let Some(rewrite) = order_headers(&mut response, is_head, version) {
+        exchange.rewrites(rewrite);
     }
     Ok(response.map(|body| Sending { body, _exchange: exchange }))
 }
@@ -250,30 +250,39 @@ fn take_first_te(headers: &mut HeaderMap) {
     }
 }
 
-/// Sorts headers by name as Go writes them, and hides a `Trailer` line that hyper would drop; whether it did.
-fn order_headers(response: &mut Response, is_head: bool, version: Version) -> bool {
+/// Sorts headers by name as Go writes them, and sees to it that hyper neither drops a `Trailer` line nor trailers
+/// that no line announces; what is to be rewritten behind hyper for that.
+fn order_headers(response: &mut Response, is_head: bool, version: Version) -> Option<Rewrite> {
     let status = response.status();
     let has_chunked_body = !is_head
         && version != Version::HTTP_10
         && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let keeps = !has_chunked_body && response.headers().contains_key(TRAILER);
-    if !keeps && response.headers().keys().is_sorted_by(|one, next| one.as_str() <= next.as_str()) {
-        return false;
+    let announces = response.headers().contains_key(TRAILER);
+    let rewrite = if announces && !has_chunked_body {
+        Some(Rewrite::KeptTrailer)
+    } else if !announces && has_chunked_body && response.extensions().get::<UnannouncedTrailers>().is_some() {
+        response.headers_mut().insert(TRAILER, HeaderValue::from_static(HIDDEN_TRAILER));
+        Some(Rewrite::HiddenTrailer)
+    } else {
+        None
+    };
+    let is_sorted = response.headers().keys().is_sorted_by(|one, next| one.as_str() <= next.as_str());
+    if is_sorted && rewrite != Some(Rewrite::KeptTrailer) {
+        return rewrite;
     }
-    let mut headers = std::mem::take(response.headers_mut());
+    let headers = std::mem::take(response.headers_mut());
     let mut names: Vec<HeaderName> = headers.keys().cloned().collect();
     names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
     let mut sorted = HeaderMap::with_capacity(headers.len());
     for name in names {
-        let kept =
-            if keeps && name == TRAILER { HeaderName::from_static(KEPT_TRAILER) } else { name.clone() };
+        let is_kept = rewrite == Some(Rewrite::KeptTrailer) && name == TRAILER;
+        let kept = if is_kept { HeaderName::from_static(KEPT_TRAILER) } else { name.clone() };
         for value in headers.get_all(&name) {
             sorted.append(kept.clone(), value.clone());
         }
-        headers.remove(&name);
     }
     *response.headers_mut() = sorted;
-    keeps
+    rewrite
 }
 
 /// A request body on its way from a handler that dropped it to whoever reads it to its end.

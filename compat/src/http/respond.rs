@@ -30,6 +30,10 @@ pub type Response = HttpResponse<Body>;
 /// Why a body broke off; the connection is cut, as there is no other way to tell.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
+/// Marks an answer (as an extension) whose body may end with trailers that its head does not announce.
+#[derive(Debug, Clone, Copy)]
+pub struct UnannouncedTrailers;
+
 /// Called with the bytes of a body once it was given to the connection in full.
 type Finish = Box<dyn FnOnce(u64) + Send>;
 
@@ -301,6 +305,54 @@ impl Lines {
         }
         self.buffer.put_slice(&self.scratch);
         self.buffer.split().freeze()
+    }
+}
+
+/// Joins small frames into chunks of the size of Go's buffer, for answers that are not flushed item by item.
+pub struct Coalesce<S> {
+    frames: Option<S>,
+    buffer: BytesMut,
+    last: Option<Frame<Bytes>>,
+}
+
+impl<S> Coalesce<S> {
+    /// Joins the frames of `frames`.
+    pub fn new(frames: S) -> Self {
+        Self { frames: Some(frames), buffer: BytesMut::new(), last: None }
+    }
+}
+
+impl<S> futures::Stream for Coalesce<S>
+where
+    S: futures::Stream<Item = Result<Frame<Bytes>, BodyError>> + Unpin,
+{
+    type Item = Result<Frame<Bytes>, BodyError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        loop {
+            if this.buffer.len() >= MAX_LENGTH {
+                return Poll::Ready(Some(Ok(Frame::data(this.buffer.split_to(MAX_LENGTH).freeze()))));
+            }
+            let Some(frames) = &mut this.frames else {
+                if this.buffer.is_empty() {
+                    return Poll::Ready(this.last.take().map(Ok));
+                }
+                return Poll::Ready(Some(Ok(Frame::data(this.buffer.split().freeze()))));
+            };
+            match frames.poll_next_unpin(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => this.frames = None,
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => this.buffer.extend_from_slice(&data),
+                    Err(trailers) => {
+                        this.last = Some(trailers);
+                        this.frames = None;
+                    }
+                },
+            }
+        }
     }
 }
 

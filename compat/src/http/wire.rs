@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -32,7 +32,28 @@ const HEAD_READ: usize = 8192;
 const LINGER: Duration = Duration::from_millis(500);
 /// The name under which a `Trailer` line travels through hyper where hyper would drop it.
 pub(super) const KEPT_TRAILER: &str = "x-kept-trailer";
-const KEPT_TRAILER_LINE: &[u8] = b"X-Kept-Trailer: ";
+/// The name that tells hyper of trailers which the head must not announce.
+pub(super) const HIDDEN_TRAILER: &str = "X-Stream-Error";
+
+/// What is replaced in the head of an answer on its way out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Rewrite {
+    /// A kept `Trailer` line gets its name back.
+    KeptTrailer = 1,
+    /// The `Trailer` line goes.
+    HiddenTrailer = 2,
+}
+
+impl Rewrite {
+    fn from_bits(bits: u8) -> Option<(&'static [u8], &'static [u8])> {
+        match bits {
+            1 => Some((b"X-Kept-Trailer: ", b"Trailer: ")),
+            2 => Some((b"Trailer: X-Stream-Error\r\n", b"")),
+            _ => None,
+        }
+    }
+}
 
 const MODE_HTTP: u8 = 0;
 /// A request asked for another protocol and is not answered yet: no head is read.
@@ -46,8 +67,8 @@ pub(super) struct Shared {
     mode: AtomicU8,
     /// Heads handed over and not answered in full.
     in_flight: AtomicUsize,
-    /// A kept `Trailer` line is on its way out.
-    keeps_trailer: AtomicBool,
+    /// The [`Rewrite`] that the head on its way out needs; 0 is none.
+    rewrite: AtomicU8,
     /// Raw targets of heads handed over and not yet seen by the service, in order. Never held over an await.
     targets: Mutex<VecDeque<Option<Bytes>>>,
     reader: AtomicWaker,
@@ -77,9 +98,9 @@ impl Exchange {
         }
     }
 
-    /// The answer about to be sent holds a `Trailer` line under its other name.
-    pub(super) fn keeps_trailer(&self) {
-        self.shared.keeps_trailer.store(true, Ordering::Release);
+    /// The head of the answer about to be sent is rewritten.
+    pub(super) fn rewrites(&self, rewrite: Rewrite) {
+        self.shared.rewrite.store(rewrite as u8, Ordering::Release);
     }
 }
 
@@ -435,12 +456,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         let this = self.get_mut();
         this.poll_write_limit(cx)?;
         ready!(this.poll_output(cx))?;
-        if this.shared.keeps_trailer.load(Ordering::Acquire) {
-            if let Some(at) = find(bytes, KEPT_TRAILER_LINE) {
-                this.shared.keeps_trailer.store(false, Ordering::Release);
+        if let Some((from, to)) = Rewrite::from_bits(this.shared.rewrite.load(Ordering::Acquire)) {
+            if let Some(at) = find(bytes, from) {
+                this.shared.rewrite.store(0, Ordering::Release);
                 this.output.extend_from_slice(&bytes[..at]);
-                this.output.extend_from_slice(b"Trailer: ");
-                this.output.extend_from_slice(&bytes[at + KEPT_TRAILER_LINE.len()..]);
+                this.output.extend_from_slice(to);
+                this.output.extend_from_slice(&bytes[at + from.len()..]);
                 return match this.poll_output(cx) {
                     Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
                     _ => Poll::Ready(Ok(bytes.len())),
@@ -459,7 +480,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.shared.keeps_trailer.load(Ordering::Acquire) || !self.output.is_empty() {
+        if self.shared.rewrite.load(Ordering::Acquire) != 0 || !self.output.is_empty() {
             let first = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| &**slice);
             return self.poll_write(cx, first);
         }

@@ -1,0 +1,275 @@
+//! Everything that is not intercepted: to the daemon and back, as it comes (spec: ipfs-proxy 8).
+
+use std::io::Write as _;
+
+use bytes::Bytes;
+use flate2::write::GzDecoder;
+use futures::StreamExt;
+use http::header::{
+    ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
+    HeaderValue, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{Method, StatusCode, Version};
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt, BodyStream};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::error;
+
+use crate::http::client::{Client, ClientBody, no_body};
+use crate::http::conn::{PeerAddr, Request, RequestBody};
+use crate::http::respond::{self, Body, BodyError, Response, UnannouncedTrailers};
+
+/// Headers that belong to one connection.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-authenticate"),
+    HeaderName::from_static("proxy-authorization"),
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The reverse proxy.
+pub(super) struct Forward {
+    daemon: Client,
+    tunnels: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Forward {
+    pub(super) fn new(daemon: Client, tunnels: TaskTracker, stop: CancellationToken) -> Self {
+        Self { daemon, tunnels, stop }
+    }
+
+    /// Sends a request on and answers with what comes back; 502 without a body if nothing does.
+    pub(super) async fn send(&self, mut request: Request, peer: &PeerAddr) -> Response {
+        let on_upgrade = request.extensions_mut().remove::<OnUpgrade>();
+        let is_head = request.method() == Method::HEAD;
+        let (request, unpacks) = match self.outgoing(request, peer) {
+            Ok(outgoing) => outgoing,
+            Err(e) => return bad_gateway(&e.to_string()),
+        };
+        match self.daemon.send(request).await {
+            Err(e) => bad_gateway(&e.to_string()),
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                self.tunnel(response, on_upgrade)
+            }
+            Ok(response) => incoming(response, unpacks, is_head).await,
+        }
+    }
+
+    /// The request as the daemon gets it, and whether it may be answered packed without the client knowing.
+    fn outgoing(
+        &self,
+        request: Request,
+        peer: &PeerAddr,
+    ) -> Result<(http::Request<ClientBody>, bool), http::Error> {
+        let (mut head, body) = request.into_parts();
+        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+        let uri = self.daemon.uri(target)?;
+        let asks_upgrade = has_token(&head.headers, &CONNECTION, "upgrade");
+        let upgrade = head.headers.get(UPGRADE).filter(|_| asks_upgrade).cloned();
+        let wants_trailers = has_token(&head.headers, &TE, "trailers");
+        remove_hop_by_hop(&mut head.headers);
+        if wants_trailers {
+            head.headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+        if let Some(upgrade) = upgrade {
+            head.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+            head.headers.insert(UPGRADE, upgrade);
+        }
+        if let PeerAddr::Ip(ip) = peer {
+            let mut hops: Vec<String> = head
+                .headers
+                .get_all(X_FORWARDED_FOR)
+                .iter()
+                .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+                .collect();
+            hops.push(ip.to_string());
+            head.headers.insert(X_FORWARDED_FOR, HeaderValue::from_str(&hops.join(", "))?);
+        }
+        let unpacks = add_accept_encoding(&head.method, &mut head.headers);
+        let mut outgoing = http::Request::new(client_body(&head.method, &mut head.headers, body));
+        *outgoing.method_mut() = head.method;
+        *outgoing.uri_mut() = uri;
+        *outgoing.headers_mut() = head.headers;
+        Ok((outgoing, unpacks))
+    }
+
+    /// Joins the two connections of a switched protocol.
+    fn tunnel(&self, mut response: http::Response<Incoming>, client: Option<OnUpgrade>) -> Response {
+        let daemon = hyper::upgrade::on(&mut response);
+        let Some(client) = client else {
+            return bad_gateway("the daemon switched to a protocol that was not asked for");
+        };
+        let stop = self.stop.clone();
+        self.tunnels.spawn(async move {
+            let joined = async {
+                let (client, daemon) = tokio::try_join!(client, daemon).map_err(std::io::Error::other)?;
+                tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(daemon)).await
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                // an end in the middle is as good as any other
+                _ = joined => {}
+            }
+        });
+        let (head, _) = response.into_parts();
+        let mut response = respond::empty(StatusCode::SWITCHING_PROTOCOLS);
+        *response.headers_mut() = head.headers;
+        response
+    }
+}
+
+/// Asks for packed answers as Go's client does on its own account; whether it did.
+pub(super) fn add_accept_encoding(method: &Method, headers: &mut HeaderMap) -> bool {
+    let asks =
+        !headers.contains_key(ACCEPT_ENCODING) && !headers.contains_key(RANGE) && method != Method::HEAD;
+    if asks {
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    asks
+}
+
+/// A client's body on its way to the daemon, with the length header it needs.
+pub(super) fn client_body(method: &Method, headers: &mut HeaderMap, body: RequestBody) -> ClientBody {
+    headers.remove(CONTENT_LENGTH);
+    headers.remove(TRANSFER_ENCODING);
+    if body.is_end_stream() {
+        if matches!(*method, Method::POST | Method::PUT | Method::PATCH) {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        return no_body();
+    }
+    if let Some(length) = body.size_hint().exact() {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    body.map_err(BodyError::from).boxed_unsync()
+}
+
+/// The daemon's answer as the client gets it.
+async fn incoming(response: http::Response<Incoming>, unpacks: bool, is_head: bool) -> Response {
+    let is_chunked = response.headers().contains_key(TRANSFER_ENCODING);
+    let is_11 = response.version() == Version::HTTP_11;
+    let (mut head, body) = response.into_parts();
+    if has_token(&head.headers, &CONNECTION, "close") {
+        head.headers.remove(CONNECTION);
+    }
+    let announced: Vec<HeaderValue> = head.headers.get_all(TRAILER).iter().cloned().collect();
+    remove_hop_by_hop(&mut head.headers);
+    for value in announced {
+        head.headers.append(TRAILER, value);
+    }
+    let is_packed = head
+        .headers
+        .get(CONTENT_ENCODING)
+        .is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"gzip"));
+    let body = if unpacks && is_packed && !is_head {
+        head.headers.remove(CONTENT_ENCODING);
+        head.headers.remove(CONTENT_LENGTH);
+        unpack(body)
+    } else if needs_type(&head.headers)
+        && !is_head
+        && body.size_hint().exact().is_some_and(|length| length > 0)
+    {
+        match with_type(body, &mut head.headers).await {
+            Ok(body) => body,
+            Err(e) => return bad_gateway(&e.to_string()),
+        }
+    } else {
+        Body::upstream(body)
+    };
+    let mut response = http::Response::new(body);
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    if is_chunked && is_11 {
+        response.extensions_mut().insert(UnannouncedTrailers);
+    }
+    response
+}
+
+/// Go's server names the type of a body of known length where nobody did.
+fn needs_type(headers: &HeaderMap) -> bool {
+    !headers.contains_key(CONTENT_TYPE) && !headers.contains_key(CONTENT_ENCODING)
+}
+
+/// Names the type by the first piece of the body.
+async fn with_type(mut body: Incoming, headers: &mut HeaderMap) -> Result<Body, hyper::Error> {
+    let Some(first) = body.frame().await.transpose()? else { return Ok(Body::empty()) };
+    let is_binary = first.data_ref().is_some_and(|data| {
+        data.iter().take(512).any(|byte| matches!(byte, 0..=8 | 0x0b | 0x0e..=0x1a | 0x1c..=0x1f))
+    });
+    let kind = if is_binary { "application/octet-stream" } else { "text/plain; charset=utf-8" };
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    let rest = BodyStream::new(body).map(|frame| frame.map_err(BodyError::from));
+    Ok(Body::frames(futures::stream::once(async { Ok(first) }).chain(rest)))
+}
+
+/// Undoes the packing that only we asked for.
+fn unpack(body: Incoming) -> Body {
+    let frames = futures::stream::try_unfold(
+        (Some(BodyStream::new(body)), GzDecoder::new(Vec::new())),
+        |(body, mut decoder)| async move {
+            let Some(mut body) = body else { return Ok::<_, BodyError>(None) };
+            loop {
+                match body.next().await {
+                    None => {
+                        decoder.try_finish()?;
+                        let rest = std::mem::take(decoder.get_mut());
+                        let last = if rest.is_empty() { None } else { Some(Frame::data(Bytes::from(rest))) };
+                        return Ok(last.map(|last| (last, (None, decoder))));
+                    }
+                    Some(Err(e)) => return Err(e.into()),
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) => {
+                            decoder.write_all(&data)?;
+                            let unpacked = std::mem::take(decoder.get_mut());
+                            if !unpacked.is_empty() {
+                                return Ok(Some((Frame::data(Bytes::from(unpacked)), (Some(body), decoder))));
+                            }
+                        }
+                        Err(trailers) => return Ok(Some((trailers, (Some(body), decoder)))),
+                    },
+                }
+            }
+        },
+    );
+    Body::frames(frames)
+}
+
+fn bad_gateway(cause: &str) -> Response {
+    error!(target: "ipfsproxy", "http: proxy error: {cause}");
+    respond::empty(StatusCode::BAD_GATEWAY)
+}
+
+/// Removes what is meant for one connection: the known names, and those that `Connection` lists (Go's client has
+/// already taken that header away where it says `close`).
+pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let listed: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in listed.iter().filter(|name| **name != HOST).chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|item| item.trim().eq_ignore_ascii_case(token))
+}
