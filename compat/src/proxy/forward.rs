@@ -5,6 +5,7 @@ use std::io::Write as _;
 use bytes::Bytes;
 use flate2::write::GzDecoder;
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use http::header::{
     ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
     HeaderValue, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -36,6 +37,9 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     UPGRADE,
 ];
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// A body piece by piece.
+pub(super) type Frames = BoxStream<'static, Result<Frame<Bytes>, BodyError>>;
 
 /// The reverse proxy.
 pub(super) struct Forward {
@@ -168,14 +172,10 @@ async fn incoming(response: http::Response<Incoming>, unpacks: bool, is_head: bo
     for value in announced {
         head.headers.append(TRAILER, value);
     }
-    let is_packed = head
-        .headers
-        .get(CONTENT_ENCODING)
-        .is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"gzip"));
-    let body = if unpacks && is_packed && !is_head {
+    let body = if unpacks && is_packed(&head.headers) && !is_head {
         head.headers.remove(CONTENT_ENCODING);
         head.headers.remove(CONTENT_LENGTH);
-        unpack(body)
+        Body::frames(unpack(body))
     } else if needs_type(&head.headers)
         && !is_head
         && body.size_hint().exact().is_some_and(|length| length > 0)
@@ -214,7 +214,7 @@ async fn with_type(mut body: Incoming, headers: &mut HeaderMap) -> Result<Body, 
 }
 
 /// Undoes the packing that only we asked for.
-fn unpack(body: Incoming) -> Body {
+fn unpack(body: Incoming) -> Frames {
     let frames = futures::stream::try_unfold(
         (Some(BodyStream::new(body)), GzDecoder::new(Vec::new())),
         |(body, mut decoder)| async move {
@@ -242,7 +242,19 @@ fn unpack(body: Incoming) -> Body {
             }
         },
     );
-    Body::frames(frames)
+    frames.boxed()
+}
+
+/// A body piece by piece, unpacked if it came packed though its reader asked for none of that.
+pub(super) fn frames(headers: &HeaderMap, body: Incoming, unpacks: bool) -> Frames {
+    if unpacks && is_packed(headers) {
+        return unpack(body);
+    }
+    BodyStream::new(body).map(|frame| frame.map_err(BodyError::from)).boxed()
+}
+
+fn is_packed(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_ENCODING).is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"gzip"))
 }
 
 fn bad_gateway(cause: &str) -> Response {

@@ -8,13 +8,11 @@ use futures::{StreamExt, stream};
 use http::StatusCode;
 use http::header::{HOST, HeaderMap, HeaderValue, USER_AGENT};
 use http_body::Frame;
-use http_body_util::BodyStream;
-use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::forward::{add_accept_encoding, client_body};
-use super::{Shared, error, pin};
+use super::forward::{Frames, add_accept_encoding, client_body};
+use super::{Shared, error, forward, pin};
 use crate::go::query::Query;
 use crate::go::quote::quote_char;
 use crate::http::conn::Request;
@@ -95,10 +93,7 @@ async fn put<T: Stored>(shared: Arc<Shared>, target: &str, request: Request) -> 
     if !head.headers.contains_key(USER_AGENT) {
         head.headers.insert(USER_AGENT, HeaderValue::from_static("Go-http-client/1.1"));
     }
-    if add_accept_encoding(&head.method, &mut head.headers) {
-        // objects are read here, so they have to come as they are
-        head.headers.remove(http::header::ACCEPT_ENCODING);
-    }
+    let unpacks = add_accept_encoding(&head.method, &mut head.headers);
     let mut outgoing = http::Request::new(client_body(&head.method, &mut head.headers, body));
     *outgoing.method_mut() = head.method;
     *outgoing.uri_mut() = uri;
@@ -113,9 +108,10 @@ async fn put<T: Stored>(shared: Arc<Shared>, target: &str, request: Request) -> 
         *response.status_mut() = status;
         return response;
     }
+    let (head, body) = answer.into_parts();
     let reader = Reader::<T> {
         shared,
-        body: BodyStream::new(answer.into_body()),
+        body: forward::frames(&head.headers, body, unpacks),
         buffer: BytesMut::new(),
         lines: Lines::default(),
         trailers: HeaderMap::new(),
@@ -135,7 +131,7 @@ async fn put<T: Stored>(shared: Arc<Shared>, target: &str, request: Request) -> 
 /// Reads the daemon's objects, pins each, and collects what fails for the trailer.
 struct Reader<T> {
     shared: Arc<Shared>,
-    body: BodyStream<Incoming>,
+    body: Frames,
     buffer: BytesMut,
     lines: Lines,
     trailers: HeaderMap,
