@@ -1,1 +1,3 @@
 //! (page of the room)
+
+pub mod offline;

@@ -6,10 +6,12 @@
 //! Invariants: a pin's CID is that of its key; rows that cannot be read are logged and left out of listings; a listing
 //! holds a snapshot for one page only, so it shows each pin that stood from beginning to end, once.
 
+mod export;
 mod pinset;
 
 use cluster_compat::types::Cid;
 
+pub use self::export::{Import, export, import};
 pub use self::pinset::{Cursor, Pinset};
 
 /// Why the pinset could not be read.
@@ -29,4 +31,15 @@ pub enum Error {
     /// A page was not read because the process is stopping.
     #[error("full pinset listing aborted: {0}")]
     Aborted(String),
+    /// The export could not be written.
+    #[error("{0}")]
+    Export(String),
+    /// The import could not be read.
+    #[error("pin {number}: {cause}")]
+    Import {
+        /// Which pin of the input, from 1.
+        number: u64,
+        /// What is wrong with it.
+        cause: String,
+    },
 }

@@ -15,6 +15,7 @@
 
 mod announce;
 pub mod core;
+pub mod offline;
 #[cfg(test)]
 mod tests;
 mod trust;
