@@ -86,6 +86,33 @@ impl Rule {
         Self::new(pattern, vec![Part::Bytes(reply.into_bytes())])
     }
 
+    /// Answers one recorded request as it was answered: `{"request", "status", "headers", "chunks" | "body"}`, as the
+    /// files of `fixtures/kubo` hold them.
+    pub fn recorded(exchange: &Value) -> Option<Self> {
+        let headers: Option<Vec<&str>> = exchange["headers"].as_array()?.iter().map(Value::as_str).collect();
+        let mut reply =
+            format!("HTTP/1.1 {}\r\n{}\r\n\r\n", exchange["status"].as_str()?, headers?.join("\r\n"));
+        if let Some(body) = exchange["body"].as_str() {
+            reply.push_str(body);
+        } else {
+            for chunk in exchange["chunks"].as_array()? {
+                let chunk = chunk.as_str()?;
+                reply.push_str(&format!("{:x}\r\n{chunk}\r\n", chunk.len()));
+            }
+            reply.push_str("0\r\n\r\n");
+        }
+        Some(Self::new(exchange["request"].as_str()?, vec![Part::Bytes(reply.into_bytes())]))
+    }
+
+    /// The bytes it sends, pauses left out.
+    pub fn bytes(&self) -> Vec<u8> {
+        let bytes = self.send.iter().filter_map(|part| match part {
+            Part::Bytes(bytes) => Some(bytes.as_slice()),
+            Part::Pause(_) | Part::Hang => None,
+        });
+        bytes.flatten().copied().collect()
+    }
+
     /// The same rule, good for this many requests.
     pub fn times(mut self, times: usize) -> Self {
         self.times = Some(times);
@@ -416,4 +443,80 @@ async fn read_exact<S: AsyncRead + Unpin>(
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes.windows(wanted.len()).position(|window| window == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// What the fake cannot know: the inside of a DAG.
+    const NEEDS_A_DAG: &[&str] =
+        &["type=indirect", "arg=QmbSb6EFBiVTGUppGuvZhxSfTSuAcXGMZhWaMmv1CtU4qE ", "max-depth"];
+
+    fn exchanges(text: &str) -> Vec<Value> {
+        serde_json::from_str::<Value>(text).unwrap().as_array().unwrap().clone()
+    }
+
+    /// Sends a request and reads as many bytes as are expected.
+    async fn ask(kubo: &FakeKubo, line: &str, n_bytes: usize) -> String {
+        let mut socket = TcpStream::connect(kubo.authority()).await.unwrap();
+        let request = format!("{line} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut reply = Vec::new();
+        while reply.len() < n_bytes {
+            let read = tokio::time::timeout(Duration::from_secs(2), socket.read_buf(&mut reply)).await;
+            if !matches!(read, Ok(Ok(1..))) {
+                break;
+            }
+        }
+        String::from_utf8_lossy(&reply).into_owned()
+    }
+
+    #[tokio::test]
+    async fn the_fake_answers_pin_requests_as_kubo_was_recorded() {
+        let kubo = FakeKubo::start().await.unwrap();
+        kubo.set_pinned("QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn", "recursive");
+        let mut n_compared = 0;
+        for exchange in exchanges(include_str!("../../../fixtures/kubo/pins.json")) {
+            let line = exchange["request"].as_str().unwrap();
+            let expected = String::from_utf8(Rule::recorded(&exchange).unwrap().bytes()).unwrap();
+            // a listing of all types names what is pinned inside a DAG
+            let is_whole = line.ends_with("pin/ls") || line.ends_with("pin/ls?stream=true");
+            if is_whole || NEEDS_A_DAG.iter().any(|text| format!("{line} ").contains(text)) {
+                ask(&kubo, line, 1).await;
+            } else {
+                assert_eq!(ask(&kubo, line, expected.len()).await, expected, "{line}");
+                n_compared += 1;
+            }
+        }
+        assert!(n_compared > 25, "{n_compared}");
+    }
+
+    #[tokio::test]
+    async fn the_fake_answers_other_requests_as_kubo_was_recorded() {
+        let kubo = FakeKubo::start().await.unwrap();
+        kubo.set_repo(20_221, 10_000_000_000);
+        let block = "bafkreifwvggzz2nc3ekjfch2hx2c2n34hzbhg6x5zwxxctrtycqqbniqma";
+        kubo.state().blocks.insert(block.into(), b"alpha\n".to_vec());
+        let resolved = "/ipfs/QmV4STRyo1dygxGhZcr877TQ1M9AZuXhfm6HrXjxW1TYNP";
+        kubo.set_path("/ipfs/QmQRiXcmgocXXUZHXdndiE9LSKM45YJnCFsyjjPmg2p8MN/a.txt", resolved);
+        let files = [
+            include_str!("../../../fixtures/kubo/node.json"),
+            include_str!("../../../fixtures/kubo/blocks.json"),
+            include_str!("../../../fixtures/kubo/repo.json"),
+        ];
+        for exchange in files.iter().flat_map(|text| exchanges(text)) {
+            let line = exchange["request"].as_str().unwrap();
+            if ["/id", "swarm/connect", "config/show", "block/put", "repo/gc"]
+                .iter()
+                .any(|text| line.contains(text))
+            {
+                continue;
+            }
+            let expected = String::from_utf8(Rule::recorded(&exchange).unwrap().bytes()).unwrap();
+            assert_eq!(ask(&kubo, line, expected.len()).await, expected, "{line}");
+        }
+    }
 }

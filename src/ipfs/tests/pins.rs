@@ -496,3 +496,46 @@ async fn every_second_event_triggers_when_the_interval_is_two() {
     put(&client, &[(ALPHA, b"alpha\n")]).await.unwrap();
     assert!(futures::FutureExt::now_or_never(trigger.notified()).is_some());
 }
+
+// Kubo's own bytes.
+
+#[tokio::test]
+async fn recorded_answers_of_kubo_are_understood() {
+    let (kubo, client) = fake().await;
+    let files = [
+        include_str!("../../../fixtures/kubo/pins.json"),
+        include_str!("../../../fixtures/kubo/node.json"),
+        include_str!("../../../fixtures/kubo/blocks.json"),
+        include_str!("../../../fixtures/kubo/repo.json"),
+    ];
+    let mut rules = Vec::new();
+    for file in files {
+        let exchanges: Vec<serde_json::Value> = serde_json::from_str(file).unwrap();
+        rules.extend(exchanges.iter().map(|exchange| Rule::recorded(exchange).unwrap()));
+    }
+    // every recorded request is answered once, in the order it was made
+    kubo.set_rules(rules.into_iter().map(|rule| rule.times(1)).collect());
+    assert_eq!(client.id().await.unwrap().id.unwrap().to_string(), PEER_ID);
+    assert!(client.swarm_peers().await.unwrap().is_empty());
+    let peer = "/ip4/127.0.0.1/tcp/9/p2p/12D3KooWFPWk4bQ2ncWgtTWDWQDdCRBGjatWMQ95YkU2yhtYbryt";
+    let failure = client.swarm_connect(&peer.parse().unwrap()).await.unwrap_err().to_string();
+    assert!(
+        failure.contains("all dials failed\n  * [/ip4/127.0.0.1/tcp/9] dial tcp4 127.0.0.1:9"),
+        "{failure}"
+    );
+    assert_eq!(client.config_key("Datastore/StorageGCWatermark").await.unwrap(), 90);
+    let folder = "QmQRiXcmgocXXUZHXdndiE9LSKM45YJnCFsyjjPmg2p8MN";
+    assert_eq!(client.resolve(&format!("{folder}/a.txt")).await.unwrap(), cid(ALPHA));
+    assert_eq!(client.repo_stat().await.unwrap().storage_max, 10_000_000_000);
+    assert_eq!(client.repo_gc().await.0.len(), 0);
+    assert_eq!(client.repo_gc().await.0.len(), 4);
+    assert_eq!(client.block_get(&cid(ALPHA_RAW)).await.unwrap(), "alpha\n");
+    assert_eq!(client.pin_ls(&["recursive"]).collect::<Vec<_>>().await.len(), 1);
+    client.pin(&pin(ALPHA, -1)).await.unwrap();
+    assert_eq!(client.pin_ls_cid(&cid(ALPHA), 0).await.unwrap(), IpfsPinStatus::Unpinned);
+    assert_eq!(client.pin_ls_cid(&cid(ALPHA), -1).await.unwrap(), IpfsPinStatus::Recursive);
+    client.unpin(&cid(ALPHA)).await.unwrap();
+    client.unpin(&cid(ALPHA)).await.unwrap();
+    put(&client, &[(ALPHA, b"x")]).await.unwrap();
+    put(&client, &[(ALPHA, b"x"), (ALPHA_RAW, b"alpha\n")]).await.unwrap();
+}

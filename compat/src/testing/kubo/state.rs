@@ -44,7 +44,8 @@ fn failure(message: &str) -> Vec<u8> {
 
 fn refusal(text: &str) -> Vec<u8> {
     let length = text.len();
-    let head = "Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n";
+    let head =
+        "Content-Type: text/plain; charset=utf-8\r\nVary: Origin\r\nX-Content-Type-Options: nosniff\r\n";
     format!("HTTP/1.1 400 Bad Request\r\n{head}Content-Length: {length}\r\n\r\n{text}").into_bytes()
 }
 
@@ -88,10 +89,20 @@ impl State {
                 None if parse_cid(&arg).is_ok() => one(format!("{{\"Path\":\"/ipfs/{arg}\"}}\n")),
                 None => failure("could not resolve name"),
             },
-            "pin/ls" => self.pin_ls(&arg, option("type").as_deref().unwrap_or("all")),
             "pin/add" | "pin/rm" if arg.is_empty() => refusal("argument \"ipfs-path\" is required\n"),
+            "block/get" if arg.is_empty() => refusal("argument \"cid\" is required\n"),
+            "pin/ls" | "pin/add" | "pin/rm" if !arg.is_empty() && parse_cid(&arg).is_err() => {
+                failure(&format!("invalid path \"{arg}\": path does not have enough components"))
+            }
+            "pin/ls" => {
+                let is_stream = option("stream").as_deref() == Some("true");
+                self.pin_ls(&arg, option("type").as_deref().unwrap_or("all"), is_stream)
+            }
             "pin/add" => match option("recursive").as_deref() {
                 Some("false") => self.pin_directly(&arg),
+                Some(text) if text != "true" => refusal(&format!(
+                    "could not convert value \"{text}\" to type \"bool\" (for option \"-recursive\")\n"
+                )),
                 _ => {
                     self.pins.insert(arg.clone(), "recursive");
                     let done = format!("{{\"Pins\":[\"{arg}\"]}}\n");
@@ -106,10 +117,12 @@ impl State {
             "block/put" => self.block_put(&seen.body, option("cid-codec").as_deref().unwrap_or("raw")),
             "block/get" => match self.blocks.get(&arg) {
                 Some(block) => {
-                    let head =
-                        "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.ipld.raw\r\nContent-Length: ";
-                    let mut reply = format!("{head}{}\r\n\r\n", block.len()).into_bytes();
+                    let head = HEAD.replace("application/json", "application/vnd.ipld.raw");
+                    let framing = "X-Stream-Output: 1\r\nTransfer-Encoding: chunked\r\n\r\n";
+                    let mut reply =
+                        format!("HTTP/1.1 200 OK\r\n{head}{framing}{:x}\r\n", block.len()).into_bytes();
                     reply.extend_from_slice(block);
+                    reply.extend_from_slice(b"\r\n0\r\n\r\n");
                     reply
                 }
                 None => {
@@ -130,17 +143,24 @@ impl State {
         reply("200 OK", true, &lines)
     }
 
-    fn pin_ls(&self, arg: &str, kind: &str) -> Vec<u8> {
-        let line = |cid: &str, kind: &str| format!("{{\"Cid\":\"{cid}\",\"Type\":\"{kind}\"}}\n");
-        if arg.is_empty() {
-            let chosen = self.pins.iter().filter(|(_, held)| kind == "all" || kind == **held);
-            let lines: Vec<String> = chosen.map(|(cid, held)| line(cid, held)).collect();
-            return reply("200 OK", true, &lines);
+    fn pin_ls(&self, arg: &str, kind: &str, is_stream: bool) -> Vec<u8> {
+        if !["all", "direct", "indirect", "recursive"].contains(&kind) {
+            let known = "must be one of {direct, indirect, recursive, all}";
+            return failure(&format!("invalid type '{kind}', {known}"));
         }
-        match self.pins.get(arg) {
-            Some(held) if kind == "all" || kind == *held => reply("200 OK", true, &[line(arg, held)]),
-            _ => failure(&format!("path '{arg}' is not pinned")),
+        let is_chosen =
+            |cid: &str, held: &str| (arg.is_empty() || arg == cid) && (kind == "all" || kind == held);
+        let chosen: Vec<_> = self.pins.iter().filter(|(cid, held)| is_chosen(cid, held)).collect();
+        if chosen.is_empty() && !arg.is_empty() {
+            return failure(&format!("path '{arg}' is not pinned"));
         }
+        if is_stream {
+            let line =
+                |(cid, held): &(&String, &&str)| format!("{{\"Cid\":\"{cid}\",\"Type\":\"{held}\"}}\n");
+            return reply("200 OK", true, &chosen.iter().map(line).collect::<Vec<_>>());
+        }
+        let key = |(cid, held): &(&String, &&str)| format!("\"{cid}\":{{\"Type\":\"{held}\",\"Name\":\"\"}}");
+        one(format!("{{\"Keys\":{{{}}}}}\n", chosen.iter().map(key).collect::<Vec<_>>().join(",")))
     }
 
     fn pin_directly(&mut self, arg: &str) -> Vec<u8> {
