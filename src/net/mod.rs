@@ -14,6 +14,7 @@
 //! before the validator of its topic accepts the signer. Not here: what the messages mean.
 
 mod addrs;
+mod bandwidth;
 mod behaviour;
 mod bootstrap;
 mod gossip;
@@ -28,12 +29,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use cluster_compat::config;
-use cluster_compat::types::{Multiaddr, PeerId};
+use cluster_compat::types::{Bandwidths, Multiaddr, PeerId};
 use libp2p::gossipsub::IdentTopic;
 use libp2p::identity::Keypair;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, warn};
 
+use self::bandwidth::Traffic;
 use self::peerstore::Peerstore;
 use self::worker::Worker;
 use crate::task::Tasks;
@@ -42,7 +44,7 @@ use crate::task::Tasks;
 const MAX_COMMANDS: usize = 1024;
 
 /// Messages of one topic that wait for their reader; a reader that is slower loses messages, and the log says so.
-const MAX_MESSAGES: usize = 4096;
+const MAX_MESSAGES: usize = 1024;
 
 /// Why the network cannot do something.
 #[derive(Debug, thiserror::Error)]
@@ -181,16 +183,27 @@ struct Topic {
 
 /// What the worker keeps ready for [`Network`] to read. Each lock is taken for a moment by either side, never over
 /// an await and never two at once.
-#[derive(Default)]
 struct Shared {
     announced: RwLock<Vec<Multiaddr>>,
     connected: RwLock<BTreeSet<PeerId>>,
     topics: RwLock<HashMap<String, Arc<Topic>>>,
     protected: Mutex<HashSet<PeerId>>,
     peerstore: Mutex<Peerstore>,
+    traffic: Arc<Traffic>,
 }
 
 impl Shared {
+    fn new(now: Instant) -> Self {
+        Self {
+            announced: RwLock::default(),
+            connected: RwLock::default(),
+            topics: RwLock::default(),
+            protected: Mutex::default(),
+            peerstore: Mutex::default(),
+            traffic: Arc::new(Traffic::new(now)),
+        }
+    }
+
     fn peerstore(&self) -> MutexGuard<'_, Peerstore> {
         self.peerstore.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -201,19 +214,16 @@ impl Network {
     pub async fn start(args: NetworkArgs<'_>) -> Result<Self, Error> {
         let local_peer = args.keypair.public().to_peer_id();
         let (commands, inbox) = mpsc::channel(MAX_COMMANDS);
-        let network = Self { local_peer, commands, shared: Arc::default() };
-        for addr in &args.peerstore {
-            // the file is written by hand too: one bad line must not stop the peer
-            if let Err(e) = network.know(addr, Some(peerstore::FILE_TTL), None) {
-                error!(target: "pstoremgr", "error importing peer from the peerstore file: {e}");
-            }
-        }
-        for (priority, addr) in (1..).zip(&args.peerstore) {
-            if let Some((peer, _)) = addrs::split_peer(addr) {
-                network.shared.peerstore().set_priority(peer, priority);
-            }
-        }
+        let network = Self { local_peer, commands, shared: Arc::new(Shared::new(Instant::now())) };
         let mut nameless = Vec::new();
+        for (priority, addr) in (1..).zip(&args.peerstore) {
+            match network.know(addr, Some(peerstore::FILE_TTL), Some(priority)) {
+                Ok(_) => {}
+                Err(Error::NoPeerId { addr }) if addrs::is_dns(&addr) => nameless.push(addr),
+                // the file is written by hand too: one bad line must not stop the peer
+                Err(e) => error!(target: "pstoremgr", "error importing peer from the peerstore file: {e}"),
+            }
+        }
         for addr in &args.config.peer_addresses {
             match network.know(addr, None, Some(0)) {
                 Ok(_) => {}
@@ -313,8 +323,12 @@ impl Network {
         let n_bytes = data.len();
         if n_bytes > gossip::MAX_MESSAGE_BYTES - gossip::FRAME_BYTES {
             error!(target: "pubsub", topic, n_bytes, "not publishing a message that no peer takes in");
-        } else if let Err(e) = self.tell(Cmd::Publish { topic: known, data }) {
-            warn!(target: "pubsub", topic, "message not published: {e}");
+            return;
+        }
+        match self.tell(Cmd::Publish { topic: known, data }) {
+            // whoever still publishes while the peer stops is not at fault
+            Ok(()) | Err(Error::Stopped) => {}
+            Err(e) => warn!(target: "pubsub", topic, "message not published: {e}"),
         }
     }
 
@@ -322,6 +336,11 @@ impl Network {
     pub fn subscribers(&self, topic: &str) -> Option<watch::Receiver<usize>> {
         let topics = self.shared.topics.read().unwrap_or_else(PoisonError::into_inner);
         topics.get(topic).map(|known| known.subscribers.subscribe())
+    }
+
+    /// Traffic by protocol since the start; rates since the last question.
+    pub fn bandwidth(&self) -> Bandwidths {
+        self.shared.traffic.read(Instant::now())
     }
 
     fn know(&self, addr: &Multiaddr, ttl: Option<Duration>, priority: Option<u32>) -> Result<PeerId, Error> {

@@ -1,5 +1,6 @@
 //! From a socket to streams: TCP, the cluster's secret, noise, yamux (spec: wire 1.1, 1.2).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryFutureExt as _;
@@ -12,6 +13,7 @@ use libp2p::pnet::{PnetConfig, PreSharedKey};
 use libp2p::{PeerId, Transport as _, dns, noise, tcp, yamux};
 
 use super::Error;
+use super::bandwidth::{Counted, Traffic};
 
 /// Longest handshake of an incoming connection; one with another secret hangs until then.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -25,6 +27,7 @@ pub(super) fn build(
     keypair: &Keypair,
     secret: Option<[u8; 32]>,
     dial_timeout: Duration,
+    traffic: Arc<Traffic>,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, Error> {
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
     let dns = dns::tokio::Transport::system(tcp).map_err(|source| Error::Dns { source })?;
@@ -42,6 +45,7 @@ pub(super) fn build(
         .multiplex(yamux)
         .outbound_timeout(dial_timeout)
         .inbound_timeout(ACCEPT_TIMEOUT)
+        .map(move |(peer, muxer), _| (peer, StreamMuxerBox::new(Counted::new(muxer, Arc::clone(&traffic)))))
         .boxed();
     Ok(transport)
 }

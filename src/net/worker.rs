@@ -111,7 +111,12 @@ impl Worker {
         commands: mpsc::Receiver<Cmd>,
         shared: Arc<Shared>,
     ) -> Result<Self, Error> {
-        let transport = transport::build(&args.keypair, args.secret, args.config.dial_peer_timeout.to_std())?;
+        let transport = transport::build(
+            &args.keypair,
+            args.secret,
+            args.config.dial_peer_timeout.to_std(),
+            Arc::clone(&shared.traffic),
+        )?;
         let behaviour = Behaviour::new(&args.keypair, &GossipSettings::from(args.config))?;
         // the library's own executor: a panic in the handling of one connection ends that connection alone
         let config = swarm::Config::with_tokio_executor()

@@ -103,6 +103,11 @@ async fn gossip_goes_both_ways_between_holders_of_the_secret() {
     .await
     .expect("b learns where a listens");
 
+    let bandwidth = a.network.bandwidth();
+    for protocol in ["/meshsub/1.3.0", "/ipfs/id/1.0.0"] {
+        assert!(bandwidth[protocol].total_in > 0 && bandwidth[protocol].total_out > 0, "{bandwidth:?}");
+    }
+
     drop(a);
     subscribed_to_by(&b, 0).await;
     assert!(b.network.connected_peers().is_empty());
