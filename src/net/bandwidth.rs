@@ -113,8 +113,7 @@ impl Negotiation {
         let room = MAX_NEGOTIATION_BYTES - self.seen.len();
         self.seen.extend_from_slice(&bytes[..bytes.len().min(room)]);
         let mut rest = &self.seen[..];
-        loop {
-            let Ok((len, behind)) = unsigned_varint::decode::usize(rest) else { break };
+        while let Ok((len, behind)) = unsigned_varint::decode::usize(rest) {
             let Some(line) = behind.get(..len) else { break };
             rest = &behind[len..];
             match line.strip_suffix(b"\n") {
