@@ -323,7 +323,7 @@ async fn malformed_requests_are_refused_in_the_references_words() {
             ("POST", format!("/pins/{CID}/recover")),
             ("GET", format!("/allocations/{CID}")),
             ("POST", format!("/pins/ipfs/{CID}")),
-            ("DELETE", format!("/pins/ipns/example.org/a")),
+            ("DELETE", "/pins/ipns/example.org/a".to_string()),
         ] {
             check(&server, &request(method, &format!("{path}?{query}")), (400, message)).await;
             n_requests += 1;

@@ -66,7 +66,7 @@ fn write_fragment<W: ?Sized + Write>(writer: &mut W, fragment: &str) -> io::Resu
 /// Go's floats: shortest digits, an exponent only below 1e-6 and from 1e21 on.
 fn write_float<W: ?Sized + Write>(writer: &mut W, value: f64) -> io::Result<()> {
     let size = value.abs();
-    if value != 0.0 && (size < 1e-6 || size >= 1e21) {
+    if value != 0.0 && !(1e-6..1e21).contains(&size) {
         let text = format!("{value:e}");
         return match text.split_once("e-") {
             Some(_) => writer.write_all(text.as_bytes()),

@@ -84,6 +84,7 @@ impl Time {
     }
 
     /// The instant `span` later (earlier if negative), printed with the same offset; saturates.
+    #[allow(clippy::should_implement_trait, reason = "an operator would hide that it saturates")]
     pub fn add(self, span: Duration) -> Self {
         let total = i128::from(self.secs) * 1_000_000_000 + i128::from(self.nanos) + i128::from(span.0);
         let secs = total.div_euclid(1_000_000_000);

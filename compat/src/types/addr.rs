@@ -204,6 +204,11 @@ fn parse_p2p(value: &str) -> Result<PeerId, String> {
     PeerId::from_multihash(hash).map_err(|hash| unusable_hash(&hash))
 }
 
+/// The text of an address as go-multiaddr prints it; the library's own differs in `/http-path`.
+pub fn multiaddr_text(addr: &Multiaddr) -> String {
+    AddrText(addr).to_string()
+}
+
 /// The text of an address, as go-multiaddr prints it.
 struct AddrText<'a>(&'a Multiaddr);
 

@@ -17,7 +17,7 @@ mod pin;
 mod status;
 
 pub use self::add::{AddParams, AddedOutput, DEFAULT_SHARD_SIZE, Format, Layout};
-pub use self::addr::{Multiaddr, multiaddr_peer, parse_multiaddr};
+pub use self::addr::{Multiaddr, multiaddr_peer, multiaddr_text, parse_multiaddr};
 pub use self::cid::{Cid, parse_cid, parse_cid_bytes};
 pub use self::graph::ConnectGraph;
 pub use self::id::{Id, IpfsId};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::addr::{AddrsJson, multiaddr_peer};
+use super::addr::{AddrsJson, multiaddr_peer, multiaddr_text};
 use super::cid::CidJson;
 use super::peer::PeersJson;
 use super::{Cid, Multiaddr, PeerId, PinDepth, parse_cid, parse_multiaddr, parse_peer_id};
@@ -137,7 +137,7 @@ impl PinOptions {
             query.set("pin-update", cid.to_string());
         }
         if let Some(origins) = self.origins.as_ref().filter(|origins| !origins.is_empty()) {
-            query.set("origins", join(origins));
+            query.set("origins", join(origins.iter().map(multiaddr_text)));
         }
         query
     }
