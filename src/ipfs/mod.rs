@@ -20,6 +20,7 @@
 mod block;
 mod config;
 mod dial;
+mod inflate;
 mod json;
 mod link;
 mod ls;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
-    ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, TRANSFER_ENCODING, USER_AGENT,
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, TRANSFER_ENCODING,
+    USER_AGENT,
 };
 use http::{HeaderValue, Method, Request, Response, Uri};
 use hyper::body::Incoming;
@@ -14,6 +15,7 @@ use tracing::{debug, error};
 
 use super::block::Outgoing;
 use super::dial::Address;
+use super::inflate::Inflate;
 use super::json::{self, Text};
 use super::link::{Failure, Link, Pool};
 use super::throttle::{PAUSE, Throttle};
@@ -180,6 +182,10 @@ impl Daemon {
                 Some(next) => target = next.map_err(|cause| self.failed(&target, cause))?,
                 None => {
                     let status = response.status().as_u16();
+                    let encoding = response.headers().get(CONTENT_ENCODING);
+                    let is_packed =
+                        encoding.is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(b"gzip"));
+                    let inflate = is_packed.then(|| Box::new(Inflate::new()));
                     return Ok(Reply {
                         daemon: Arc::clone(self),
                         path: path.to_owned(),
@@ -187,6 +193,7 @@ impl Daemon {
                         link: Some(link),
                         is_own: target.elsewhere.is_none(),
                         body: response.into_body(),
+                        inflate,
                         late: None,
                         limit: Limit::NONE,
                     });
@@ -304,6 +311,8 @@ pub(super) struct Reply {
     link: Option<Link>,
     is_own: bool,
     body: Incoming,
+    /// Present when the body is packed, until its end.
+    inflate: Option<Box<Inflate>>,
     /// What the trailer said.
     late: Option<String>,
     /// May be moved while the reply is read.
@@ -313,6 +322,26 @@ pub(super) struct Reply {
 impl Reply {
     /// The next piece of the body, `None` at its end. A failure reported in the trailer is an error here.
     pub(super) async fn piece(&mut self) -> Result<Option<Bytes>, Error> {
+        // Taken out while it works: after an error or at the end there is nothing left to unpack.
+        let Some(mut inflate) = self.inflate.take() else { return self.frame().await };
+        loop {
+            let piece = inflate.next().map_err(Error::Reply)?;
+            if !piece.is_empty() {
+                self.inflate = Some(inflate);
+                return Ok(Some(piece));
+            }
+            match self.frame().await? {
+                Some(packed) => inflate.feed(packed),
+                None => {
+                    let rest = inflate.finish().map_err(Error::Reply)?;
+                    return Ok(Some(rest).filter(|rest| !rest.is_empty()));
+                }
+            }
+        }
+    }
+
+    /// The next piece as it was sent.
+    async fn frame(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             let Some(link) = self.link.as_mut() else { return Ok(None) };
             let frame = std::future::poll_fn(|cx| link.poll_frame(&mut self.body, cx));

@@ -193,6 +193,20 @@ async fn redirects_are_followed_ten_times() {
 }
 
 #[tokio::test]
+async fn packed_replies_are_unpacked() {
+    let (kubo, client) = fake().await;
+    let body = format!("{{\"ID\":\"{PEER_ID}\"}}");
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(body.as_bytes()).unwrap();
+    let packed = encoder.finish().unwrap();
+    let head =
+        format!("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n", packed.len());
+    let parts = vec![Part::Bytes(head.into_bytes()), Part::Bytes(packed)];
+    kubo.set_rules(vec![Rule::new("/id", parts)]);
+    assert_eq!(client.id().await.unwrap().id.unwrap().to_string(), PEER_ID);
+}
+
+#[tokio::test]
 async fn connections_are_used_again() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().unwrap().port());

@@ -278,14 +278,13 @@ async fn a_listing_delivers_what_came_before_its_failure() {
 #[tokio::test]
 async fn a_long_listing_is_read_whole_and_in_order() {
     let (kubo, client) = fake().await;
-    let n_pins = 100_000;
+    let n_pins = 20_000;
     let mut body = String::new();
     for i in 0..n_pins {
         let hash = multihash::Multihash::<64>::wrap(0x12, &[(i % 251) as u8; 32]).unwrap();
         body.push_str(&format!("{{\"Cid\":\"{}\",\"Type\":\"recursive\"}}\n", Cid::new_v1(0x55, hash)));
     }
     kubo.set_rules(vec![Rule::reply("pin/ls", "200 OK", &body)]);
-    let start = Instant::now();
     let mut listing = client.pin_ls(&["recursive"]);
     let mut n_seen = 0;
     while let Some(item) = listing.next().await {
@@ -294,7 +293,6 @@ async fn a_long_listing_is_read_whole_and_in_order() {
         n_seen += 1;
     }
     assert_eq!(n_seen, n_pins);
-    eprintln!("{n_pins} lines in {:?}", start.elapsed());
 }
 
 // Ticks K1, S1, G1, R1 to R4.
