@@ -1,1 +1,17 @@
-//! (page of the room)
+//! The command lines: what was typed becomes calls of the rooms below.
+//!
+//! ```text
+//!   arguments ─ table::App::parse ─┬─ Done: help, version, usage errors
+//!                                  └─ Run ─ service │ ctl ─ exit::finish ─ exit code
+//! ```
+//!
+//! - [`table`] describes programs, commands and flags once, for parsing, help and tests; `help` prints the pages.
+//! - [`exit`] has the last words: `error <doing>: <cause>` and the exit codes scripts depend on.
+//! - [`service`] is `ipfs-cluster-service`.
+//!
+//! Nothing here decides how a cluster works; a command reads, calls, prints.
+
+pub mod exit;
+mod help;
+pub mod service;
+pub mod table;

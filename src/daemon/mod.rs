@@ -1,3 +1,4 @@
 //! (page of the room)
 
+pub mod lock;
 pub mod offline;

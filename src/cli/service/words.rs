@@ -1,0 +1,61 @@
+//! Paragraphs of the help pages.
+
+pub(super) const APP: &str = "
+A peer keeps a pinset together with the other peers of its cluster, and sees to
+it that the IPFS daemon beside it pins what is its share. It serves a REST API
+for ipfs-cluster-ctl and other clients, and an IPFS Proxy that looks like the
+daemon's own API and pins in the cluster.
+
+A peer needs two files, which \"init\" makes: service.json, the configuration,
+and identity.json, its key. They lie in ~/.ipfs-cluster unless --config or
+IPFS_CLUSTER_PATH name another folder.
+
+EXAMPLES:
+
+Make a configuration, then run the peer:
+
+$ ipfs-cluster-service init
+$ ipfs-cluster-service daemon
+
+Run it and join the cluster of another peer:
+
+$ ipfs-cluster-service daemon --bootstrap /ip4/192.168.1.2/tcp/9096/p2p/<peer id>
+
+Log levels are set for all components or for single ones:
+
+$ ipfs-cluster-service --loglevel info,cluster:debug,pintracker:debug daemon
+";
+
+pub(super) const INIT: &str = "
+Writes a new service.json and, unless there is one, a new identity.json.
+
+With a URL, service.json only points to it, and the daemon fetches its
+configuration from there at every start. Without, it holds the defaults, a new
+cluster secret, and the values of CLUSTER_* variables. With --custom-secret the
+secret is asked for.
+
+An existing configuration is replaced after confirmation or with --force; an
+identity never is: remove identity.json for a new one.
+
+With --peers, the peerstore file gets these addresses, and their peers become
+the \"trusted_peers\" of \"crdt\" or the \"init_peerset\" of \"raft\".
+
+Data is kept in LMDB whichever datastore is chosen; the sections of the others
+are written for peers of the original implementation.
+";
+
+pub(super) const EXPORT: &str = "
+Writes the pinset of this peer as JSON, one pin per line, to standard output or
+to a file: for backups and for moving pins to another peer.
+";
+
+pub(super) const IMPORT: &str = "
+Replaces the pinset of this peer by the pins of a file that \"export\" made, or
+of standard input where no file is named. Everything is read and checked before
+the old pinset is touched.
+";
+
+pub(super) const CLEANUP: &str = "
+Removes the pinset and everything else the consensus keeps on this peer, so that
+its next start is like its first. Configuration, identity and peerstore stay.
+";
