@@ -38,18 +38,14 @@ impl Text {
     /// Appends bytes in base32 without padding, lower case.
     pub(crate) fn push_base32(&mut self, prefix: u8, bytes: &[u8]) {
         self.push(prefix);
-        let (mut bits, mut n_bits) = (0u32, 0);
-        for &byte in bytes {
-            bits = bits << 8 | u32::from(byte);
-            n_bits += 8;
-            while n_bits >= 5 {
-                n_bits -= 5;
-                self.push(BASE32_STD[(bits >> n_bits & 31) as usize]);
+        for group in bytes.chunks(5) {
+            let mut padded = [0; 8];
+            padded[3..3 + group.len()].copy_from_slice(group);
+            let bits = u64::from_be_bytes(padded);
+            let n_digits = (group.len() * 8).div_ceil(5);
+            for i in 0..n_digits {
+                self.push(BASE32_STD[(bits >> (35 - 5 * i) & 31) as usize]);
             }
-            bits &= (1 << n_bits) - 1;
-        }
-        if n_bits > 0 {
-            self.push(BASE32_STD[(bits << (5 - n_bits) & 31) as usize]);
         }
     }
 
