@@ -1,4 +1,93 @@
-//! (page of the room)
+//! Builds a peer and its servers, and stops them in order.
+//!
+//! ```text
+//!   run ─► build: store ► swarm ► listeners ► daemon client ► monitor ► consensus ► tracker ► informers ► peer ► APIs
+//!       ─► wait: ready (systemd), signals, panics
+//!       ─► stop: the other way round, acknowledged data first
+//! ```
+//!
+//! - What is configured and not served is refused by the name of its key before anything is opened.
+//! - The first signal stops the peer in order; the third ends the process (see [`signals`]).
+//! - A panic in one of the peer's own tasks stops the peer: half a peer is worse than none.
 
+mod build;
+mod data;
 pub mod lock;
+pub mod notify;
 pub mod offline;
+pub mod signals;
+mod stop;
+mod unserved;
+
+use std::path::PathBuf;
+
+use cluster_compat::config::{Config, Identity};
+use cluster_compat::types::Multiaddr;
+use tracing::error;
+
+/// Why a peer could not be started, or stopped in error.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A step of the start failed; `step` is one of the reference's words for it.
+    #[error("error {step}: {cause}")]
+    Step {
+        /// What was being done: `opening datastore`, `creating REST API component`, …
+        step: &'static str,
+        /// Why it failed.
+        cause: String,
+    },
+    /// Something is configured that this version does not serve; the text names its key.
+    #[error("error loading configurations: {0}")]
+    Unserved(String),
+    /// One of the peer's tasks panicked.
+    #[error("error running cluster: {0} panicked; see the log for the place. Please report this")]
+    Panicked(String),
+}
+
+impl Error {
+    /// Turns a cause into the failure of a step.
+    fn step<E: std::fmt::Display>(step: &'static str) -> impl Fn(E) -> Self {
+        move |cause| Self::Step { step, cause: cause.to_string() }
+    }
+}
+
+/// What a peer is started with.
+pub struct RunArgs {
+    /// The configuration, loaded and checked.
+    pub config: Config,
+    /// Who the peer is.
+    pub identity: Identity,
+    /// The folder of configuration and data.
+    pub folder: PathBuf,
+    /// Peers to connect to first.
+    pub bootstrap: Vec<Multiaddr>,
+    /// Leave the cluster on exit, whatever the configuration says.
+    pub leave: bool,
+    /// Do not trust the bootstrap peers.
+    pub no_trust: bool,
+    /// Start with an empty set beside the data of an original peer.
+    pub start_empty: bool,
+}
+
+/// Runs a peer until a signal stops it.
+pub async fn run(args: RunArgs) -> Result<(), Error> {
+    let mut signals = signals::Signals::listen().map_err(Error::step("listening for signals"))?;
+    let running = tokio::select! {
+        biased;
+        () = signals.first() => return Ok(()),
+        running = build::build(args) => running?,
+    };
+    let outcome = tokio::select! {
+        biased;
+        () = signals.first() => Ok(()),
+        name = running.panicked() => {
+            error!(target: "service", "{name} panicked: stopping the peer");
+            Err(Error::Panicked(name))
+        }
+        () = running.announce_and_wait() => Ok(()),
+    };
+    tokio::select! {
+        () = running.stop() => outcome,
+        () = signals.escalate() => outcome,
+    }
+}

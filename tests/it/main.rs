@@ -1,5 +1,8 @@
-//! Rooms working together, and peers beside peers.
+//! Rooms working together, peers beside peers, and whole peers as an operator runs them.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod daily;
 mod interop;
 mod net;
+mod restart;
+mod support;

@@ -1,0 +1,38 @@
+//! Adding content: the importer's host is this peer (spec: adder 16).
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cluster_compat::api::{Items, Upload};
+use cluster_compat::types::{AddParams, AddedOutput, Block, PeerId, Pin, PinOptions};
+use futures::StreamExt as _;
+use tokio::sync::mpsc;
+
+use super::Cluster;
+use crate::adder::{Error, Host, import};
+
+impl Cluster {
+    /// Imports an upload; blocks go to the allocated peers, the root is pinned at the end.
+    pub(super) fn import(&self, params: AddParams, upload: Box<dyn Upload>) -> Items<AddedOutput> {
+        import(params, upload, Arc::new(self.clone())).map(|item| item.map_err(Into::into)).boxed()
+    }
+}
+
+#[async_trait]
+impl Host for Cluster {
+    fn local_peer(&self) -> PeerId {
+        self.inner.peer
+    }
+
+    async fn allocate(&self, options: &PinOptions) -> Result<Vec<PeerId>, Error> {
+        Ok(self.allocate_blocks(options).await?)
+    }
+
+    async fn put_blocks(&self, destinations: &[PeerId], blocks: mpsc::Receiver<Block>) -> Result<(), Error> {
+        self.stream_blocks(destinations, blocks).await
+    }
+
+    async fn pin(&self, pin: Pin) -> Result<Pin, Error> {
+        Ok(self.submit(pin, &[]).await?)
+    }
+}

@@ -1,0 +1,96 @@
+//! What can be configured and is not served yet. It is refused by the name of its key, never ignored.
+
+use cluster_compat::config::Config;
+use tracing::warn;
+
+/// The first key that asks for something this version does not have.
+pub(super) fn check(config: &Config) -> Result<(), String> {
+    let rest = &config.restapi;
+    let asks = [
+        ("consensus.raft", config.raft.present, "raft consensus"),
+        ("api.restapi.ssl_cert_file", rest.present && !rest.ssl_cert_file.is_empty(), "TLS"),
+        ("api.restapi.ssl_key_file", rest.present && !rest.ssl_key_file.is_empty(), "TLS"),
+        (
+            "api.restapi.basic_auth_credentials",
+            rest.present && rest.basic_auth_credentials.is_some(),
+            "authentication",
+        ),
+        (
+            "api.restapi.libp2p_listen_multiaddress",
+            rest.present && !rest.libp2p_listen_multiaddress.is_empty(),
+            "HTTP over libp2p",
+        ),
+        (
+            "api.ipfsproxy.node_https",
+            config.ipfsproxy.present && config.ipfsproxy.node_https,
+            "HTTPS to the daemon",
+        ),
+        ("observations.metrics.enable_stats", config.metrics.enable_stats, "the metrics endpoint"),
+        ("observations.tracing.enable_tracing", config.tracing.enable_tracing, "tracing"),
+    ];
+    match asks.into_iter().find(|(_, is_asked, _)| *is_asked) {
+        Some((key, _, what)) => Err(format!("{key} is set, but {what} is not supported yet by this version")),
+        None => Ok(()),
+    }
+}
+
+/// Says what the configuration holds by default and this version leaves out.
+pub(super) fn warn_of_missing(config: &Config) {
+    if config.pinsvcapi.present {
+        let addrs = &config.pinsvcapi.http_listen_multiaddress;
+        warn!(target: "pinsvcapi", "api.pinsvcapi is configured, but this version has no pinning service API yet: nothing listens on {addrs:?}");
+    }
+    if !config.cluster.disable_repinning {
+        warn!(target: "cluster", "cluster.disable_repinning is false, but this version does not re-allocate the pins of lost peers yet");
+    }
+    if config.cluster.mdns_interval.0 > 0 {
+        warn!(target: "cluster", "cluster.mdns_interval is set, but this version has no mDNS discovery yet");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster_compat::config::{Config, Consensus, Engine, Env};
+
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut Config)) -> String {
+        let mut config = config();
+        change(&mut config);
+        check(&config).unwrap_err()
+    }
+
+    fn config() -> Config {
+        Config::init(Consensus::Crdt, Engine::Lmdb, std::path::Path::new("/"), &Env::default()).unwrap()
+    }
+
+    #[test]
+    fn the_default_configuration_is_served_and_what_is_not_is_refused_by_its_key() {
+        check(&config()).unwrap();
+        let keys = [
+            refused(|config| config.raft.present = true),
+            refused(|config| config.restapi.ssl_cert_file = "a".into()),
+            refused(|config| config.restapi.ssl_key_file = "a".into()),
+            refused(|config| config.restapi.basic_auth_credentials = Some([("u".into(), "p".into())].into())),
+            refused(|config| {
+                config.restapi.libp2p_listen_multiaddress = vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()];
+            }),
+            refused(|config| config.ipfsproxy.node_https = true),
+            refused(|config| config.metrics.enable_stats = true),
+            refused(|config| config.tracing.enable_tracing = true),
+        ];
+        let words = [
+            "consensus.raft",
+            "api.restapi.ssl_cert_file",
+            "api.restapi.ssl_key_file",
+            "api.restapi.basic_auth_credentials",
+            "api.restapi.libp2p_listen_multiaddress",
+            "api.ipfsproxy.node_https",
+            "observations.metrics.enable_stats",
+            "observations.tracing.enable_tracing",
+        ];
+        for (refusal, key) in keys.iter().zip(words) {
+            assert!(refusal.starts_with(&format!("{key} is set, but ")), "{refusal}");
+        }
+    }
+}

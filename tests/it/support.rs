@@ -1,0 +1,191 @@
+//! A peer as a process: initialised by the program itself, reached over Unix sockets, so that no port is guessed.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster_compat::testing::kubo::FakeKubo;
+use cluster_compat::types::Cid;
+use multihash_codetable::{Code, MultihashDigest as _};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+/// How long anything may take on a busy machine before a test says what was missing.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Pause between two looks at something that announces itself to nobody.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// A peer of its own folder.
+pub(crate) struct Peer {
+    folder: TempDir,
+    child: Option<Child>,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) body: Bytes,
+}
+
+impl Reply {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The documents of the body, one a line.
+    pub(crate) fn documents(&self) -> Vec<Value> {
+        self.text()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}")))
+            .collect()
+    }
+}
+
+impl Peer {
+    /// Runs `init`, then points the peer at a daemon and at sockets in its folder.
+    pub(crate) fn init(daemon: &FakeKubo, change: impl FnOnce(&mut Value)) -> Self {
+        let peer = Self { folder: tempfile::tempdir().unwrap(), child: None };
+        let output = peer.service(&["init"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let path = peer.path("service.json");
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config["cluster"]["listen_multiaddress"] = "/ip4/127.0.0.1/tcp/0".into();
+        config["cluster"]["mdns_interval"] = "0s".into();
+        config["cluster"]["monitor_ping_interval"] = "1s".into();
+        config["api"]["restapi"]["http_listen_multiaddress"] = peer.socket("rest").into();
+        config["api"]["ipfsproxy"]["listen_multiaddress"] = peer.socket("proxy").into();
+        config["api"]["ipfsproxy"]["node_multiaddress"] = daemon.multiaddr().into();
+        config["ipfs_connector"]["ipfshttp"]["node_multiaddress"] = daemon.multiaddr().into();
+        change(&mut config);
+        std::fs::write(&path, config.to_string()).unwrap();
+        peer
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn socket(&self, name: &str) -> String {
+        format!("/unix{}", self.path(name).display())
+    }
+
+    /// Runs a command of the service to its end.
+    pub(crate) fn service(&self, args: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_ipfs-cluster-service"))
+            .arg("--config")
+            .arg(self.folder.path())
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    /// Starts the daemon and waits until its REST API answers.
+    pub(crate) async fn start(&mut self) {
+        for name in ["rest", "proxy"] {
+            // what a killed peer leaves behind
+            let _ = std::fs::remove_file(self.path(name));
+        }
+        let log = std::fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_ipfs-cluster-service"))
+            .arg("--config")
+            .arg(self.folder.path())
+            .arg("daemon")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let client = self.client("rest");
+        let up = async || client.get("http://peer/id").send().await.is_ok();
+        eventually("the REST API answers", up)
+            .await
+            .unwrap_or_else(|missing| panic!("{missing}\n{}", self.log()));
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// A client that speaks to one of the peer's sockets, whatever host its URLs name.
+    pub(crate) fn client(&self, socket: &str) -> reqwest::Client {
+        reqwest::Client::builder().unix_socket(self.path(socket)).build().unwrap()
+    }
+
+    /// One request to the REST API.
+    pub(crate) async fn rest(&self, method: &str, target: &str) -> Reply {
+        send(&self.client("rest"), method, target).await.unwrap()
+    }
+
+    /// Ends the process as kill -9 does.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Asks the process to stop, as an operator does, and waits for its end.
+    pub(crate) async fn stop(&mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let mut status = None;
+        let ended = eventually("the process ends", async || {
+            status = child.try_wait().unwrap();
+            status.is_some()
+        })
+        .await;
+        if let Err(missing) = ended {
+            child.kill().unwrap();
+            panic!("{missing}\n{}", self.log());
+        }
+        status.unwrap()
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// One request over a client of [`Peer::client`].
+pub(crate) async fn send(
+    client: &reqwest::Client,
+    method: &str,
+    target: &str,
+) -> Result<Reply, reqwest::Error> {
+    let method: reqwest::Method = method.parse().unwrap();
+    let response = client.request(method, format!("http://peer{target}")).send().await?;
+    Ok(Reply { status: response.status().as_u16(), body: response.bytes().await? })
+}
+
+/// Looks until something holds; the error says what never did.
+pub(crate) async fn eventually<R: Future<Output = bool>>(
+    what: &str,
+    mut holds: impl FnMut() -> R,
+) -> Result<(), String> {
+    let deadline = Instant::now() + LIMIT;
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    while !holds().await {
+        if Instant::now() > deadline {
+            return Err(format!("never within {LIMIT:?}: {what}"));
+        }
+        looks.tick().await;
+    }
+    Ok(())
+}
+
+/// The n-th of a series of CIDs.
+pub(crate) fn cid(n: usize) -> Cid {
+    Cid::new_v1(0x55, Code::Sha2_256.digest(&n.to_be_bytes()))
+}
