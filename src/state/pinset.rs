@@ -65,8 +65,18 @@ impl Pinset {
         Ok((pins, last))
     }
 
-    /// All pins in the order of the store. Pages are read ahead, one at a time, on blocking threads.
+    /// All pins in the order of the store.
     pub fn stream(&self) -> BoxStream<'static, Result<Pin, Error>> {
+        let pages = self.pages().flat_map(|page| match page {
+            Ok(pins) => stream::iter(pins).map(Ok).left_stream(),
+            Err(cause) => stream::iter([Err(cause)]).right_stream(),
+        });
+        pages.boxed()
+    }
+
+    /// All pins in the order of the store, a page at a time: for those who work on many at once. Pages are read
+    /// ahead, one at a time, on blocking threads.
+    pub fn pages(&self) -> BoxStream<'static, Result<Vec<Pin>, Error>> {
         let pages = stream::unfold(Some((self.clone(), None::<JoinHandle<Page>>)), |reading| async move {
             let (pinset, ahead) = reading?;
             let ahead = ahead.unwrap_or_else(|| pinset.read_ahead(None));
@@ -79,12 +89,7 @@ impl Pinset {
                 Err(cause) => Some((Err(Error::Aborted(cause.to_string())), None)),
             }
         });
-        pages
-            .flat_map(|page| match page {
-                Ok(pins) => stream::iter(pins).map(Ok).left_stream(),
-                Err(cause) => stream::iter([Err(cause)]).right_stream(),
-            })
-            .boxed()
+        pages.boxed()
     }
 
     fn read_ahead(&self, after: Option<Cursor>) -> JoinHandle<Page> {

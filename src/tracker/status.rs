@@ -131,7 +131,7 @@ enum Stage {
     /// The daemon tells its pins.
     Daemon(Box<DaemonStage>),
     /// The pinset is read. `None` where the daemon need not be known.
-    Pinset(ReadyChunks<BoxStream<'static, Result<Pin, state::Error>>>, Option<Held>, Ahead),
+    Pinset(BoxStream<'static, Result<Vec<Pin>, state::Error>>, Option<Held>, Ahead),
     /// Nothing more.
     Done,
 }
@@ -163,7 +163,7 @@ impl List {
                 ahead_at: filter.matches(TrackerStatus::PINNED).then(|| Instant::now() + AHEAD_AFTER),
             }))
         } else {
-            Stage::Pinset(shared.pinset.stream().ready_chunks(N_PER_PAGE), None, Ahead::default())
+            Stage::Pinset(shared.pinset.pages(), None, Ahead::default())
         };
         // pins that finish from now on may be missing in what the daemon tells
         shared.lock().ops.list_begins();
@@ -197,7 +197,7 @@ impl List {
                     }
                     let page = self.shared.join(&self.me, self.filter, Some(&stage.held), pins);
                     stage.ahead.told = told;
-                    Some(page.into_iter().map(Ok).collect())
+                    Some(page)
                 }
                 Heard::Failure(e) => {
                     error!(target: "pintracker", "could not get pinset from IPFS: {e}");
@@ -205,32 +205,25 @@ impl List {
                     Some(vec![Err(Error::Listing(e))])
                 }
                 Heard::End => {
-                    let pins = self.shared.pinset.stream().ready_chunks(N_PER_PAGE);
+                    let pins = self.shared.pinset.pages();
                     let (held, ahead) = (std::mem::take(&mut stage.held), std::mem::take(&mut stage.ahead));
                     self.stage = Stage::Pinset(pins, Some(held), ahead);
                     Some(Vec::new())
                 }
             },
-            Stage::Pinset(pins, held, ahead) => {
-                let mut failure = None;
-                let mut fresh = Vec::with_capacity(N_PER_PAGE);
-                for pin in pins.next().await? {
-                    match pin {
-                        Ok(pin) if !ahead.told.is_empty() && ahead.told.remove(&pin.cid) => {}
-                        Ok(pin) => fresh.push(pin),
-                        Err(e) => {
-                            error!(target: "pintracker", "{e}");
-                            failure = Some(Err(Error::State(e)));
-                            break;
-                        }
+            Stage::Pinset(pages, held, ahead) => match pages.next().await? {
+                Ok(mut pins) => {
+                    if !ahead.told.is_empty() {
+                        pins.retain(|pin| !ahead.told.remove(&pin.cid));
                     }
+                    Some(self.shared.join(&self.me, self.filter, held.as_ref(), pins))
                 }
-                let page = self.shared.join(&self.me, self.filter, held.as_ref(), fresh);
-                if failure.is_some() {
+                Err(e) => {
+                    error!(target: "pintracker", "{e}");
                     self.stage = Stage::Done;
+                    Some(vec![Err(Error::State(e))])
                 }
-                Some(page.into_iter().map(Ok).chain(failure).collect())
-            }
+            },
             Stage::Done => None,
         }
     }
@@ -281,7 +274,7 @@ impl DaemonStage {
 
 impl Shared {
     /// The items of some pins that match `filter`, in their order.
-    fn join(&self, me: &Me, filter: TrackerStatus, held: Option<&Held>, pins: Vec<Pin>) -> Vec<PinInfo> {
+    fn join(&self, me: &Me, filter: TrackerStatus, held: Option<&Held>, pins: Vec<Pin>) -> Page {
         let state = self.lock();
         let no_operations = state.ops.is_empty();
         let mut items = Vec::with_capacity(pins.len());
@@ -289,7 +282,7 @@ impl Shared {
             if !no_operations && let Some(operation) = state.ops.get(&pin.cid) {
                 // an operation that does not match is not shown as what it is not
                 if operation.status().matches(filter) {
-                    items.push(me.about_operation(operation));
+                    items.push(Ok(me.about_operation(operation)));
                 }
                 continue;
             }
@@ -306,10 +299,10 @@ impl Shared {
             if !status.matches(filter) {
                 continue;
             }
-            items.push(match status {
+            items.push(Ok(match status {
                 TrackerStatus::UNEXPECTEDLY_UNPINNED => me.about_lost(pin),
                 status => me.about_pin(pin, status),
-            });
+            }));
         }
         items
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub use cid::Cid;
 
 use super::base::{self, Text};
+use super::cid_fast;
 
 /// Code of sha2-256, the only hash of a CIDv0.
 const SHA2_256: u64 = 0x12;
@@ -20,6 +21,11 @@ pub fn parse_cid(text: &str) -> Result<Cid, String> {
 
 /// As [`parse_cid`], for text that may be any bytes.
 pub fn parse_cid_bytes(text: &[u8]) -> Result<Cid, String> {
+    cid_fast::parse(text).map_or_else(|| parse_carefully(text), Ok)
+}
+
+/// Reads every spelling, or says what is wrong.
+pub(super) fn parse_carefully(text: &[u8]) -> Result<Cid, String> {
     let invalid = |error: String| format!("invalid cid: {error}");
     if text.len() < 2 {
         return Err(invalid("cid too short".into()));

@@ -6,6 +6,7 @@ mod add;
 mod addr;
 mod base;
 mod cid;
+mod cid_fast;
 mod graph;
 mod id;
 mod info;
