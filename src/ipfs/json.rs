@@ -12,6 +12,9 @@ use serde::de::{Deserialize, Deserializer, Visitor};
 /// Longest document in a stream of documents: Kubo's longest lines are a few hundred bytes.
 pub(super) const MAX_VALUE_BYTES: usize = 1 << 20;
 
+/// Below this every piece is parsed again, so that what can be no JSON is noticed at once.
+const EAGER_BYTES: usize = 4096;
+
 /// A JSON string, borrowed where it can be.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
@@ -93,6 +96,9 @@ pub(super) fn document<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Stri
 pub(super) struct Documents {
     /// What was received and not yet read; never longer than one document and one piece.
     buffer: Vec<u8>,
+    /// Looks for the end of a long document; a piece that does not hold it costs no parsing, so a document
+    /// that trickles in costs hardly more than one that comes at once.
+    end: End,
 }
 
 impl Documents {
@@ -104,11 +110,19 @@ impl Documents {
         R: FnOnce(&mut Reader<'_>) -> Result<(), String>,
     {
         self.buffer.extend_from_slice(piece);
+        if self.buffer.len() > EAGER_BYTES && !self.end.is_within(&self.buffer) {
+            return self.check_size();
+        }
         let mut reader = Reader { bytes: &self.buffer, at: 0 };
         let result = each(&mut reader);
         let at = reader.at;
         self.buffer.drain(..at);
+        self.end = End::default();
         result?;
+        self.check_size()
+    }
+
+    fn check_size(&self) -> Result<(), String> {
         if self.buffer.len() > MAX_VALUE_BYTES {
             return Err(format!("a JSON value longer than {MAX_VALUE_BYTES} bytes"));
         }
@@ -124,6 +138,39 @@ impl Documents {
             Scan::Invalid(text) => Err(text),
             Scan::Valid | Scan::Incomplete => Err("unexpected EOF".into()),
         }
+    }
+}
+
+/// Where the first document of a buffer ends, as far as brackets tell.
+#[derive(Debug, Default)]
+struct End {
+    /// Bytes looked at.
+    at: usize,
+    depth: usize,
+    is_in_string: bool,
+    is_escaped: bool,
+}
+
+impl End {
+    /// Looks at what is new; the parser decides whether brackets told the truth.
+    fn is_within(&mut self, buffer: &[u8]) -> bool {
+        for &byte in &buffer[self.at..] {
+            self.at += 1;
+            match byte {
+                _ if self.is_escaped => self.is_escaped = false,
+                b'\\' if self.is_in_string => self.is_escaped = true,
+                b'"' => self.is_in_string = !self.is_in_string,
+                _ if self.is_in_string => {}
+                b'{' | b'[' => self.depth += 1,
+                b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+                b' ' | b'\t' | b'\r' | b'\n' => continue,
+                _ => {}
+            }
+            if self.depth == 0 && !self.is_in_string {
+                return true;
+            }
+        }
+        false
     }
 }
 
@@ -424,6 +471,7 @@ mod tests {
                     .unwrap();
             }
             documents.finish().unwrap();
+            documents.feed(b" ", |reader| reader.next::<Line<'_>>().map(|_| ())).unwrap();
             seen.truncate(3);
             assert_eq!(seen, [("a".into(), 0), ("b\n".into(), 7), (String::new(), 0)], "cut at {cut}");
         }
@@ -437,6 +485,23 @@ mod tests {
         let failure =
             (0..32).find_map(|_| documents.feed(&piece, |r| r.next::<Line<'_>>().map(|_| ())).err());
         assert_eq!(failure.as_deref(), Some("a JSON value longer than 1048576 bytes"));
+    }
+
+    #[test]
+    fn a_long_document_that_trickles_in_is_not_parsed_at_every_byte() {
+        let text = format!("{{\"Extra\":\"{}\\\"}}\",\"Cid\":\"a\"}}", "}{".repeat(100_000));
+        let mut documents = Documents::default();
+        let (mut n_parsed, mut seen) = (0, None);
+        for byte in text.as_bytes().chunks(1) {
+            let read = |reader: &mut Reader<'_>| {
+                n_parsed += 1;
+                seen = reader.next::<Line<'_>>()?.map(|line| line.cid.0.into_owned());
+                Ok(())
+            };
+            documents.feed(byte, read).unwrap();
+        }
+        assert_eq!(seen.as_deref(), Some("a"));
+        assert!(n_parsed <= EAGER_BYTES + 1, "{n_parsed}");
     }
 
     #[test]
