@@ -5,6 +5,7 @@
 
 mod init;
 mod prompt;
+mod run;
 mod state;
 mod words;
 
@@ -113,6 +114,7 @@ fn start(run: &Run, env: &dyn Fn(&str) -> Option<String>) -> Result<(), Failure>
 async fn dispatch(context: &Context, run: &Run) -> Result<(), Failure> {
     match run.path[..] {
         ["init"] => init::run(context, run),
+        ["daemon"] => run::run(context, run).await,
         ["state", "export"] => state::export(context, run).await,
         ["state", "import"] => state::import(context, run).await,
         ["state", "cleanup"] => state::cleanup(context, run).await,
@@ -195,6 +197,32 @@ fn app(folder: &Path) -> App {
                     ),
                     Flag::bool("force, f", "overwrite configuration without prompting"),
                     Flag::bool("randomports", "configure random ports to listen on instead of defaults"),
+                ],
+                ..Command::default()
+            },
+            Command {
+                name: "daemon",
+                usage: "Runs the IPFS Cluster peer (default)",
+                flags: vec![
+                    Flag::bool("upgrade, u", "run state migrations before starting (deprecated/unused)"),
+                    Flag::string(
+                        "bootstrap, j",
+                        "join a cluster providing a comma-separated list of existing peers multiaddress(es)",
+                        "",
+                    ),
+                    Flag::bool(
+                        "leave, x",
+                        "remove peer from cluster on exit. Overrides \"leave_on_shutdown\"",
+                    )
+                    .hidden(),
+                    Flag::bool("stats", "enable stats collection"),
+                    Flag::bool("tracing", "enable tracing collection"),
+                    Flag::bool("no-trust", "do not trust bootstrap peers (only for \"crdt\" consensus)"),
+                    Flag::bool(
+                        "start-empty",
+                        "start with an empty pinset beside the data of an original peer, which is not read",
+                    )
+                    .hidden(),
                 ],
                 ..Command::default()
             },
