@@ -6,6 +6,7 @@ use cluster_compat::api::{Items, Result};
 use cluster_compat::go::time::Time;
 use cluster_compat::types::{Cid, GlobalPinInfo, Pin, PinInfo, PinInfoShort, TrackerStatus};
 use futures::StreamExt as _;
+use tracing::error;
 
 use super::{Cluster, failed};
 
@@ -20,12 +21,10 @@ impl Cluster {
         }
     }
 
-    pub(super) fn status_items(&self, filter: TrackerStatus, _local: bool) -> Items<GlobalPinInfo> {
-        self.inner
-            .tracker
-            .status_all(filter)
-            .map(|item| item.map(PinInfo::into_global).map_err(failed))
-            .boxed()
+    pub(super) fn status_items(&self, filter: TrackerStatus, local: bool) -> Items<GlobalPinInfo> {
+        let own = self.inner.tracker.status_all(filter);
+        let items = own.map(|item| item.map(PinInfo::into_global).map_err(failed)).boxed();
+        if local { items } else { without_first_failure(items) }
     }
 
     /// This peer's row of a stored pin; one allocated elsewhere is `remote` without asking anyone.
@@ -55,7 +54,7 @@ impl Cluster {
         PinInfo { origins: None, metadata: None, ..row }.into_global()
     }
 
-    fn row_of(&self, pin: &Pin) -> PinInfo {
+    pub(super) fn row_of(&self, pin: &Pin) -> PinInfo {
         PinInfo {
             cid: pin.cid,
             name: pin.options.name.clone(),
@@ -81,4 +80,18 @@ impl Cluster {
             priority_pin: false,
         }
     }
+}
+
+/// The cluster's list where this peer is all there is of it: a member that fails before its first item has no row
+/// anywhere, and that is no error of the list (spec: core 14.2).
+pub(super) fn without_first_failure(items: Items<GlobalPinInfo>) -> Items<GlobalPinInfo> {
+    let mut is_first = true;
+    let kept = items.filter(move |item| {
+        let is_kept = !std::mem::take(&mut is_first) || item.is_ok();
+        if let Err(e) = item {
+            error!(target: "cluster", "{e}");
+        }
+        std::future::ready(is_kept)
+    });
+    kept.boxed()
 }

@@ -52,7 +52,7 @@ pub(super) fn subscribe(shared: &Arc<Shared>, tasks: &Tasks) -> Result<(), Error
     Ok(())
 }
 
-fn on_message(shared: &Shared, message: &net::Message) {
+pub(super) fn on_message(shared: &Shared, message: &net::Message) {
     let metric = match wire::metric::decode(&message.data) {
         Ok(metric) => metric,
         Err(e) => return error!(target: "monitor", source = %message.source, "{e}"),

@@ -154,3 +154,28 @@ async fn a_peer_we_just_met_counts_and_never_alerts_until_it_spoke() {
     assert_eq!(check(&monitor.shared, &mut alerted, gone), alerts(&[("ping", 2)]));
     tasks.stop();
 }
+
+#[test]
+fn a_metric_is_believed_from_its_own_peer_alone() {
+    let (shared, _alerted) = shared(256, None);
+    let expires = Time::now().add(Duration::from_secs(30));
+    let data = crate::wire::metric::encode(&metric("ping", 1, expires));
+    publish::on_message(&shared, &net::Message { source: peer(2), data: data.clone() });
+    assert!(shared.lock().peers.names().is_empty());
+    publish::on_message(&shared, &net::Message { source: peer(1), data: b"garbage".to_vec() });
+    publish::on_message(&shared, &net::Message { source: peer(1), data });
+    assert_eq!(shared.lock().peers.latest_valid("ping", Time::now().unix_nanos()).len(), 1);
+}
+
+#[test]
+fn metrics_of_invented_names_are_bounded() {
+    let mut peers = Peers::default();
+    let mut n_stored = 0;
+    for i in 0..100_000 {
+        n_stored += usize::from(peers.add(metric(&format!("m{i}"), 1, NOW), true).is_ok());
+    }
+    assert_eq!(n_stored, 32_768, "a name counts as much as its one window");
+    assert!(peers.add(metric("m1", 1, NOW), true).is_ok(), "what is known goes on");
+    assert!(peers.add(metric(&"n".repeat(2000), 1, NOW), true).is_err());
+    assert!(peers.add(Metric { value: "v".repeat(70_000), ..metric("m1", 1, NOW) }, true).is_err());
+}
