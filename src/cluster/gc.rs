@@ -3,14 +3,15 @@
 use cluster_compat::api::Result;
 use cluster_compat::types::{GlobalRepoGc, RepoGc};
 
-use super::Cluster;
+use super::{Cluster, failed};
 
 impl Cluster {
-    /// Collects on this peer's daemon; a failure is this peer's row, not the call's.
-    pub(super) async fn collect_garbage(&self, _local: bool) -> Result<GlobalRepoGc> {
+    /// Collects on this peer's daemon; in the cluster's answer a failure is this peer's row, not the call's.
+    pub(super) async fn collect_garbage(&self, local: bool) -> Result<GlobalRepoGc> {
         let (keys, failure) = self.inner.ipfs.repo_gc().await;
         let (keys, error) = match failure {
             None => (keys, String::new()),
+            Some(cause) if local => return Err(failed(cause)),
             Some(cause) => (Vec::new(), cause.to_string()),
         };
         let row = RepoGc {
