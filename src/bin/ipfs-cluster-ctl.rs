@@ -1,3 +1,7 @@
 //! `ipfs-cluster-ctl`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ipfs_cluster::cli::ctl::main()
+}

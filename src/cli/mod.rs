@@ -7,10 +7,11 @@
 //!
 //! - [`table`] describes programs, commands and flags once, for parsing, help and tests; `help` prints the pages.
 //! - [`exit`] has the last words: `error <doing>: <cause>` and the exit codes scripts depend on.
-//! - [`service`] is `ipfs-cluster-service`.
+//! - [`service`] is `ipfs-cluster-service`, [`ctl`] is `ipfs-cluster-ctl`.
 //!
 //! Nothing here decides how a cluster works; a command reads, calls, prints.
 
+pub mod ctl;
 pub mod exit;
 mod help;
 pub mod service;

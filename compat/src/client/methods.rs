@@ -7,7 +7,7 @@ use super::{RestClient, parse_path};
 use crate::api::{self, ClusterApi, Error, Items, Result, Upload};
 use crate::types::{
     AddParams, AddedOutput, Alert, Bandwidths, Cid, ConnectGraph, GlobalPinInfo, GlobalRepoGc, Id,
-    IpfsRepoStat, Metric, PeerId, Pin, PinOptions, PinType, PinTypes, TrackerStatus, Version,
+    IpfsRepoStat, Metric, PeerId, Pin, PinOptions, PinTypes, TrackerStatus, Version,
 };
 
 /// Items with the errors of the seam.
@@ -65,7 +65,7 @@ impl ClusterApi for RestClient {
     }
 
     fn allocations(&self, types: PinTypes) -> Items<Pin> {
-        items(RestClient::allocations(self, &types_filter(types)))
+        items(RestClient::allocations(self, &types.to_string()))
     }
 
     async fn allocation(&self, cid: Cid) -> Result<Pin> {
@@ -123,22 +123,28 @@ impl ClusterApi for RestClient {
     }
 }
 
-/// The types of a filter, as the API takes them.
-fn types_filter(types: PinTypes) -> String {
-    if types == PinTypes::ALL {
-        return "all".into();
-    }
-    let all = [PinType::Data, PinType::Meta, PinType::ClusterDag, PinType::Shard];
-    let names: Vec<&str> =
-        all.into_iter().filter(|one| types.matches(*one)).map(|one| one.as_str()).collect();
-    names.join(",")
-}
-
 /// The statuses of a filter, each named exactly: a name of a group would widen the answer (ruling cli 14).
-pub(super) fn status_filter(filter: TrackerStatus) -> String {
+pub fn status_filter(filter: TrackerStatus) -> String {
     let names: Vec<&str> = TrackerStatus::all()
         .filter(|one| one.0.is_power_of_two() && filter.0 & one.0 != 0)
         .filter_map(TrackerStatus::name)
         .collect();
     names.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_name_each_status_alone() {
+        for (text, expected) in [
+            ("", ""),
+            ("pinned", "pinned"),
+            ("pin_error,pinned", "pin_error,pinned"),
+            ("queued", "pin_queued,unpin_queued"),
+        ] {
+            assert_eq!(status_filter(TrackerStatus::parse_filter(text)), expected);
+        }
+    }
 }

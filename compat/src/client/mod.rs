@@ -28,6 +28,7 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::HeaderValue;
 
+pub use self::methods::status_filter;
 pub use self::path::parse_path;
 pub use self::wait::{Wait, WaitError};
 use crate::api::{self, ErrorKind};

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,9 +11,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::{Error, Options, RestClient};
+use super::{Error, Options, RestClient, Wait, WaitError};
 use crate::api::{self, Entry, EntryKind, Upload};
-use crate::types::{AddParams, parse_multiaddr};
+use crate::types::{AddParams, Cid, TrackerStatus, parse_multiaddr};
 
 /// Answers one connection with `reply` after a request that ends in `until`; gives what it read.
 #[allow(clippy::disallowed_methods, reason = "the test joins it")]
@@ -98,6 +99,19 @@ async fn the_next_endpoint_is_asked_only_when_there_was_no_answer() {
     let error = client(&[closed]).await.version().await.unwrap_err();
     let expected = format!("Get \"http://{closed}/version\": dial tcp {closed}: connect: connection refused");
     assert_eq!(error, Error { code: 0, message: expected });
+}
+
+#[tokio::test]
+async fn a_wait_ends_when_its_time_is_up() {
+    let (silent, _served) = serve("", "never").await;
+    let wait = Wait {
+        cid: Cid::default(),
+        target: TrackerStatus::PINNED,
+        limit: 0,
+        every: Duration::from_millis(1),
+        timeout: Duration::from_millis(20),
+    };
+    assert_eq!(client(&[silent]).await.wait(wait).await.unwrap_err(), WaitError::DeadlineExceeded);
 }
 
 struct Files(VecDeque<(Entry, Vec<&'static str>)>, Option<api::Error>);

@@ -178,6 +178,17 @@ async fn a_file_and_a_directory_of_one_name_are_an_error() {
 }
 
 #[tokio::test]
+async fn deep_paths_are_refused() {
+    let host = Arc::new(Collector::new());
+    let deep: &'static str = "d/".repeat(1025).leak();
+    let (_, error) = add(params(), Memory::of(&[file(deep, "x")]), &host).await;
+    assert_eq!(error, Some(Error::TooDeep("d/d/d/d".into())));
+    let most: &'static str = "d/".repeat(1024).leak();
+    let (events, error) = add(params(), Memory::of(&[file(most, "x")]), &host).await;
+    assert_eq!((events.len(), error), (1024, None));
+}
+
+#[tokio::test]
 async fn an_upload_without_parts_is_the_callers_fault() {
     let host = Arc::new(Collector::new());
     let (events, error) = add(params(), Memory::of(&[]), &host).await;
