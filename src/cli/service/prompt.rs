@@ -7,11 +7,16 @@ use crate::cli::exit::print;
 /// How often a question is asked before the answer is taken for no.
 const MAX_ASKED: usize = 3;
 
-/// Asks until the answer is yes or no. An empty line or the end of input is no.
+/// Asks until the answer is yes or no. An empty line or the end of input is no the first time, and later the
+/// answer given before.
 pub(super) fn confirm(question: &str, input: &mut impl BufRead) -> bool {
+    let mut answer = String::new();
     for _ in 0..MAX_ASKED {
         print(&format!("{question} [y/n]: "));
-        match first_word(&read_line(input)) {
+        if let Some(word) = read_line(input).split_whitespace().next() {
+            word.clone_into(&mut answer);
+        }
+        match answer.as_str() {
             "y" | "Y" => return true,
             "n" | "N" | "" => return false,
             _ => print("Please press either 'y' or 'n'\n"),
@@ -24,10 +29,6 @@ pub(super) fn confirm(question: &str, input: &mut impl BufRead) -> bool {
 pub(super) fn ask(question: &str, input: &mut impl BufRead) -> String {
     print(question);
     read_line(input)
-}
-
-fn first_word(line: &str) -> &str {
-    line.split_whitespace().next().unwrap_or_default()
 }
 
 /// One line without its end; empty at the end of input or where it cannot be read.
