@@ -1,6 +1,5 @@
 //! A peer as a process: initialised by the program itself, reached over Unix sockets, so that no port is guessed.
 
-use std::future::Future;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -170,10 +169,7 @@ pub(crate) async fn send(
 }
 
 /// Looks until something holds; the error says what never did.
-pub(crate) async fn eventually<R: Future<Output = bool>>(
-    what: &str,
-    mut holds: impl FnMut() -> R,
-) -> Result<(), String> {
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) -> Result<(), String> {
     let deadline = Instant::now() + LIMIT;
     let mut looks = tokio::time::interval(LOOK_EVERY);
     while !holds().await {
