@@ -466,7 +466,13 @@ impl App {
         let help = self.page(page);
         match stop {
             Stop::Help => printed(help),
-            Stop::TwoForms(text) => Done { stdout: format!("{text}\n{help}"), code: 1, ..Done::default() },
+            Stop::TwoForms(text) => {
+                let stdout = match page {
+                    Page::Leaf(_) => format!("Incorrect Usage: {text}\n\n{help}"),
+                    Page::App | Page::Group(_) => format!("{text}\n{help}"),
+                };
+                Done { stdout, code: 1, ..Done::default() }
+            }
             Stop::Usage(reason) => {
                 let mark = if matches!(page, Page::Leaf(_)) { ':' } else { '.' };
                 let stdout = format!("Incorrect Usage{mark} {reason}\n\n{help}");
@@ -599,7 +605,11 @@ mod tests {
             ("add -rmin x", "Incorrect Usage: invalid value \"x\" for flag -rmin: parse error\n\n"),
             ("add -wt 5", "Incorrect Usage: invalid value \"5\" for flag -wt: parse error\n\n"),
             ("add ---x", "Incorrect Usage: bad flag syntax: ---x\n\n"),
-            ("add -n a --name b", "Cannot use two forms of the same flag: n name\nNAME:\n"),
+            (
+                "add -n a --name b",
+                "Incorrect Usage: Cannot use two forms of the same flag: n name\n\nNAME:\n",
+            ),
+            ("-l a --host b", "Cannot use two forms of the same flag: l host\nNAME:\n"),
             (
                 "peers --frob",
                 "Incorrect Usage. flag provided but not defined: -frob\n\nNAME:\n   prog peers - group",

@@ -67,7 +67,7 @@ impl<R: Read> Import<R> {
                 }
                 None if self.is_at_end => return Ok(None),
                 Some(Err(cause)) if self.is_at_end || !cause.is_eof() => {
-                    return Err(self.failed(cause.to_string()));
+                    return Err(self.failed(words(&cause, self.n_pins + 1)));
                 }
                 Some(Err(_)) if rest.len() > MAX_PIN_BYTES => {
                     return Err(self.failed(format!("no end within {MAX_PIN_BYTES} bytes")));
@@ -88,7 +88,9 @@ impl<R: Read> Import<R> {
     }
 
     fn failed(&self, cause: String) -> Error {
-        Error::Import { number: self.n_pins + 1, cause }
+        let number = self.n_pins + 1;
+        tracing::error!(target: "service", "pin {number} of the input: {cause}");
+        Error::Import { number, cause }
     }
 }
 
@@ -103,6 +105,17 @@ impl<R: Read> Iterator for Import<R> {
         self.is_over = !matches!(pin, Ok(Some(_)));
         pin.transpose()
     }
+}
+
+/// Why a document is no pin. A bad CID, peer or time says so in the reference's words; what is no JSON, or of
+/// another shape, in the decoder's.
+fn words(cause: &serde_json::Error, number: u64) -> String {
+    let text = cause.to_string();
+    let is_shape = ["invalid type", "invalid value", "invalid length", "missing field", "duplicate field"];
+    if !cause.is_data() || is_shape.iter().any(|start| text.starts_with(start)) {
+        return format!("json: pin {number}: {text}");
+    }
+    text.rsplit_once(" at line ").map_or(text.clone(), |(reason, _)| reason.to_owned())
 }
 
 #[cfg(test)]
@@ -212,8 +225,10 @@ mod tests {
             let text = format!("{good}{bad}\n{good}");
             let pins: Vec<_> = import(text.as_bytes()).collect();
             assert_eq!(pins.len(), 2, "{bad}");
-            let refused = pins[1].as_ref().unwrap_err().to_string();
-            assert!(refused.starts_with("pin 2: "), "{bad}: {refused}");
+            let refused = pins[1].as_ref().unwrap_err();
+            assert!(matches!(refused, Error::Import { number: 2, .. }), "{bad}: {refused}");
+            let is_words = refused.to_string() == "invalid cid: cid too short";
+            assert!(is_words || refused.to_string().starts_with("json: pin 2: "), "{bad}: {refused}");
         }
     }
 }

@@ -34,8 +34,8 @@ pub enum Error {
     /// The export could not be written.
     #[error("{0}")]
     Export(String),
-    /// The import could not be read.
-    #[error("pin {number}: {cause}")]
+    /// The import could not be read. The text is the reference's, which does not count pins; the log does.
+    #[error("{cause}")]
     Import {
         /// Which pin of the input, from 1.
         number: u64,

@@ -18,6 +18,8 @@ pub struct Identity {
     pub id: PeerId,
     /// The key: Ed25519 where we made it; RSA, Secp256k1 and ECDSA load too.
     pub keypair: Keypair,
+    /// The key as the file has it: not every type can be encoded again.
+    private_key: String,
 }
 
 table! {
@@ -29,9 +31,14 @@ table! {
 
 impl Identity {
     /// A new random identity.
-    pub fn generate() -> Self {
-        let keypair = Keypair::generate_ed25519();
-        Self { id: keypair.public().to_peer_id(), keypair }
+    pub fn generate() -> Result<Self, Error> {
+        Self::new(Keypair::generate_ed25519())
+    }
+
+    /// The identity of a key that can be encoded: any but RSA.
+    pub fn new(keypair: Keypair) -> Result<Self, Error> {
+        let bytes = keypair.to_protobuf_encoding().map_err(|reason| Error::Value(reason.to_string()))?;
+        Ok(Self { id: keypair.public().to_peer_id(), keypair, private_key: STANDARD.encode(bytes) })
     }
 
     /// Parses the text of an identity file. Errors are the reference's texts.
@@ -55,32 +62,31 @@ impl Identity {
         if keypair.public().to_peer_id() != id {
             return Err("identity ID does not match the private_key".to_owned());
         }
-        Ok(Self { id, keypair })
+        Ok(Self { id, keypair, private_key: table.private_key.clone() })
     }
 
-    fn to_table(&self) -> Result<IdentityTable, Error> {
-        let bytes = self.keypair.to_protobuf_encoding().map_err(|reason| Error::Value(reason.to_string()))?;
-        Ok(IdentityTable { id: self.id.to_base58(), private_key: STANDARD.encode(bytes) })
+    fn to_table(&self) -> IdentityTable {
+        IdentityTable { id: self.id.to_base58(), private_key: self.private_key.clone() }
     }
 
     /// The identity with `CLUSTER_ID` and `CLUSTER_PRIVATEKEY` over it.
     pub fn with_env(self, env: &Env) -> Result<Self, Error> {
-        let mut table = self.to_table()?;
+        let mut table = self.to_table();
         read_env_table(&mut table, "CLUSTER", env).map_err(Error::Value)?;
         Self::from_table(&table).map_err(Error::Value)
     }
 
     /// The text of the file: four spaces, no final line end.
-    pub fn to_json(&self) -> Result<String, Error> {
+    pub fn to_json(&self) -> String {
         let mut out = Writer::new("    ");
-        write_table(&mut self.to_table()?, &mut out, false);
-        Ok(out.finish())
+        write_table(&mut self.to_table(), &mut out, false);
+        out.finish()
     }
 
     /// Writes the file, readable by its owner only.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         tracing::info!(target: "config", "Saving identity");
-        write_private(path, &self.to_json()?).map_err(Error::Value)
+        write_private(path, &self.to_json()).map_err(Error::Value)
     }
 
     /// Loads `identity.json`, or the identity that versions before 0.11 kept in the `cluster` section of
@@ -136,5 +142,5 @@ pub(super) fn decode_key(bytes: &[u8]) -> Result<Keypair, String> {
     if bytes.is_empty() {
         return Err("proto: required field crypto.pb.PrivateKey.Type not set".to_owned());
     }
-    Keypair::from_protobuf_encoding(bytes).map_err(|reason| reason.to_string())
+    Keypair::from_protobuf_encoding(bytes).map_err(|reason| format!("proto: {reason}"))
 }

@@ -284,7 +284,13 @@ fn identities_load_or_are_refused_as_by_the_reference() {
     for case in cases {
         let shown = &case.file[..case.file.len().min(120)];
         match (Identity::parse(&case.file), case.error) {
-            (Ok(_), None) => {}
+            // Read, put variables over it, written again: the same text, whatever the type of the key.
+            (Ok(identity), None) => {
+                let again = identity.clone().with_env(&Env::default()).unwrap().to_json();
+                assert_eq!(again, identity.to_json());
+                let typed: BTreeMap<String, serde_json::Value> = serde_json::from_str(&case.file).unwrap();
+                assert!(typed.values().any(|value| value.as_str().is_some_and(|key| again.contains(key))));
+            }
             (Ok(_), Some(error)) => panic!("{shown} loads, not: {error}"),
             (Err(reason), None) => panic!("{shown}: {reason}"),
             // Texts of the protobuf library are our own.
@@ -301,16 +307,16 @@ fn keys_of_every_type_load() {
     let secp256k1 = Keypair::from(libp2p_identity::secp256k1::Keypair::generate());
     let ecdsa = Keypair::from(libp2p_identity::ecdsa::Keypair::generate());
     for keypair in [Keypair::generate_ed25519(), secp256k1, ecdsa] {
-        let identity = Identity { id: keypair.public().to_peer_id(), keypair };
-        let loaded = Identity::parse(&identity.to_json().unwrap()).unwrap();
+        let identity = Identity::new(keypair).unwrap();
+        let loaded = Identity::parse(&identity.to_json()).unwrap();
         assert_eq!(loaded.id, identity.id);
     }
 }
 
 #[test]
 fn a_new_identity_is_written_as_the_reference_writes_it() {
-    let identity = Identity::generate();
-    let text = identity.to_json().unwrap();
+    let identity = Identity::generate().unwrap();
+    let text = identity.to_json();
     let start = format!("{{\n    \"id\": \"{}\",\n    \"private_key\": \"CAESQ", identity.id);
     assert!(text.starts_with(&start) && text.ends_with("\"\n}") && text.len() == 183, "{text}");
 }
@@ -319,8 +325,8 @@ fn a_new_identity_is_written_as_the_reference_writes_it() {
 fn an_identity_of_old_configurations_moves_to_its_own_file() {
     let folder = tempfile::tempdir().unwrap();
     let (path, service) = (folder.path().join("identity.json"), folder.path().join("service.json"));
-    let old = Identity::generate();
-    std::fs::write(&service, format!(r#"{{"cluster":{}}}"#, old.to_json().unwrap())).unwrap();
+    let old = Identity::generate().unwrap();
+    std::fs::write(&service, format!(r#"{{"cluster":{}}}"#, old.to_json())).unwrap();
     let (loaded, extracted) = Identity::load(&path, &service, &Env::default()).unwrap();
     assert!(extracted && loaded.id == old.id);
     let (loaded, extracted) = Identity::load(&path, &service, &Env::default()).unwrap();
@@ -337,11 +343,11 @@ fn an_identity_of_old_configurations_moves_to_its_own_file() {
 
 #[test]
 fn variables_replace_an_identity_together() {
-    let (one, two) = (Identity::generate(), Identity::generate());
+    let (one, two) = (Identity::generate().unwrap(), Identity::generate().unwrap());
     let id = ("CLUSTER_ID".to_owned(), two.id.to_base58());
     let reason = one.clone().with_env(&[id.clone()].into_iter().collect()).unwrap_err();
     assert_eq!(reason.to_string(), "identity ID does not match the private_key");
-    let json: serde_json::Value = serde_json::from_str(&two.to_json().unwrap()).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&two.to_json()).unwrap();
     let key = ("CLUSTER_PRIVATEKEY".to_owned(), json["private_key"].as_str().unwrap().to_owned());
     assert_eq!(one.with_env(&[id, key].into_iter().collect()).unwrap().id, two.id);
 }
@@ -351,7 +357,7 @@ fn peerstores_skip_comments_and_bad_lines() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("peerstore");
     assert!(peerstore::read(&path).unwrap().is_empty());
-    let id = Identity::generate().id;
+    let id = Identity::generate().unwrap().id;
     let lines = [format!("/ip4/10.0.0.1/tcp/9096/p2p/{id}"), format!("/dns4/host/tcp/9096/p2p/{id}")];
     peerstore::write(&path, &lines).unwrap();
     let text = std::fs::read_to_string(&path).unwrap();

@@ -73,7 +73,9 @@ fn write(
     print_error(&format!("configuration written to {}.\n", context.service_json().display()));
     if !context.identity_json().exists() {
         let doing = "applying environment variables to the identity";
-        let identity = Identity::generate().with_env(&context.env).map_err(failed(doing))?;
+        let identity = Identity::generate()
+            .and_then(|identity| identity.with_env(&context.env))
+            .map_err(failed(doing))?;
         identity.save(&context.identity_json()).map_err(failed("saving identity.json"))?;
         print_error(&format!("new identity written to {}\n", context.identity_json().display()));
     }

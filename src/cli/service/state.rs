@@ -192,3 +192,26 @@ fn output(path: &str) -> Result<Box<dyn Write>, Failure> {
         .map_err(|reason| Failure::new("creating output file", go_error("open", Path::new(path), &reason)))?;
     Ok(Box::new(BufWriter::with_capacity(WRITE_BYTES, file)))
 }
+
+#[cfg(test)]
+mod tests {
+    use cluster_compat::config::{Engine, Env};
+
+    use super::*;
+
+    #[test]
+    fn a_folder_with_pins_of_the_original_is_not_exported_as_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::init(Consensus::Crdt, Engine::Pebble, folder.path(), &Env::default()).unwrap();
+        assert_eq!(refuse_foreign_pins(&config), Ok(()));
+        std::fs::create_dir(folder.path().join("pebble")).unwrap();
+        assert!(
+            refuse_foreign_pins(&config)
+                .unwrap_err()
+                .line
+                .starts_with("error exporting state: the pins in /")
+        );
+        std::fs::create_dir(folder.path().join("lmdb")).unwrap();
+        assert_eq!(refuse_foreign_pins(&config), Ok(()));
+    }
+}
