@@ -121,7 +121,7 @@ async fn a_stop_takes_seconds_commits_the_batch_and_leaves_a_folder_that_opens_a
     assert!(peer.stop().await.success());
     assert!(began.elapsed().as_secs() < 10, "stopping took {:?}", began.elapsed());
     assert!(!peer.path("cluster.lock").exists(), "the lock file is left behind");
-    let export = peer.service(&["state", "export", "-f", "-"]);
+    let export = peer.service(&["state", "export"]);
     let lines = String::from_utf8_lossy(&export.stdout).lines().count();
     assert_eq!(lines, 10, "{}", String::from_utf8_lossy(&export.stderr));
     peer.start().await;
