@@ -29,6 +29,7 @@ mod repo;
 mod request;
 mod swarm;
 mod throttle;
+mod via;
 
 use std::fmt;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ use tracing::warn;
 
 use self::dial::Address;
 use self::request::{Daemon, Limit};
+use self::via::Via;
 
 /// Pause between two tries while the daemon is not there yet.
 const READY_PAUSE: Duration = Duration::from_secs(1);
@@ -221,7 +223,12 @@ impl Client {
     /// A client with these options; the daemon is not asked anything yet.
     pub fn with_options(options: Options) -> Result<Self, Error> {
         let address = Address::parse(&options.node_multiaddress).map_err(Error::Argument)?;
-        let daemon = Arc::new(Daemon::new(address)?);
+        let via = Via::of(&address, via::process);
+        Self::reached(address, via, options)
+    }
+
+    fn reached(address: Address, via: Option<Via>, options: Options) -> Result<Self, Error> {
+        let daemon = Arc::new(Daemon::new(address, via)?);
         let inner = Inner { options, daemon, events: AtomicU64::new(0), trigger: Arc::new(Notify::new()) };
         Ok(Self { inner: Arc::new(inner) })
     }

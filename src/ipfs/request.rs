@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
-    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, TRANSFER_ENCODING,
-    USER_AGENT,
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, PROXY_AUTHORIZATION,
+    TRANSFER_ENCODING, USER_AGENT,
 };
 use http::{HeaderValue, Method, Request, Response, Uri};
 use hyper::body::Incoming;
@@ -19,6 +19,7 @@ use super::inflate::Inflate;
 use super::json::{self, Text};
 use super::link::{Failure, Link, Pool};
 use super::throttle::{PAUSE, Throttle};
+use super::via::Via;
 use super::{Cause, Error};
 
 /// Redirects that are followed (Go: `net/http`, `defaultCheckRedirect`).
@@ -71,6 +72,7 @@ json::object! {
 #[derive(Debug)]
 pub(super) struct Daemon {
     address: Address,
+    via: Option<Via>,
     origin: String,
     host: HeaderValue,
     pool: Pool,
@@ -100,11 +102,11 @@ struct Target {
 }
 
 impl Daemon {
-    pub(super) fn new(address: Address) -> Result<Self, Error> {
+    pub(super) fn new(address: Address, via: Option<Via>) -> Result<Self, Error> {
         let host = HeaderValue::try_from(address.authority())
             .map_err(|_| Error::Reply(format!("{} is not a host name", address.authority())))?;
         let origin = address.origin();
-        Ok(Self { address, origin, host, pool: Pool::default(), throttle: Throttle::new(PAUSE) })
+        Ok(Self { address, via, origin, host, pool: Pool::default(), throttle: Throttle::new(PAUSE) })
     }
 
     /// Posts without a body and reads the whole reply.
@@ -238,6 +240,14 @@ impl Daemon {
         if !is_unix {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }
+        if let (Some(via), None) = (&self.via, &target.elsewhere) {
+            if let Some(authorization) = &via.authorization {
+                headers.insert(PROXY_AUTHORIZATION, authorization.clone());
+            }
+            if let Ok(uri) = Uri::try_from(format!("{}{}", self.origin, target.uri)) {
+                *request.uri_mut() = uri;
+            }
+        }
         request
     }
 
@@ -256,7 +266,13 @@ impl Daemon {
                 }
             }
         }
-        let mut link = Link::open(target.elsewhere.as_ref().unwrap_or(&self.address)).await?;
+        let mut link = match (&target.elsewhere, &self.via) {
+            (Some(address), _) => Link::open(address).await?,
+            (None, None) => Link::open(&self.address).await?,
+            (None, Some(via)) => {
+                Link::open(&via.address).await.map_err(|cause| format!("proxyconnect tcp: {cause}"))?
+            }
+        };
         match link.send(request).await {
             Ok(response) => Ok((link, response)),
             Err(Failure::NotSent(_, cause) | Failure::Lost(cause)) => Err(cause),

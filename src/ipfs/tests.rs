@@ -193,6 +193,46 @@ async fn redirects_are_followed_ten_times() {
 }
 
 #[tokio::test]
+async fn a_proxy_gets_requests_with_absolute_targets() {
+    let (proxy, _) = fake().await;
+    let body = format!("{{\"ID\":\"{PEER_ID}\"}}");
+    proxy.set_rules(vec![Rule::reply("http://kubo.example:5001/api/v0/id", "200 OK", &body)]);
+    let port = proxy.multiaddr().rsplit('/').next().unwrap().parse().unwrap();
+    let via = Via { address: via::tcp("127.0.0.1", port), authorization: None };
+    let client = Client::reached(via::tcp("kubo.example", 5001), Some(via), options(&proxy)).unwrap();
+    assert_eq!(client.id().await.unwrap().id.unwrap().to_string(), PEER_ID);
+    assert_eq!(head_of(&proxy).await[1], "Host: kubo.example:5001");
+    let address = proxy.authority();
+    proxy.stop().await;
+    let failure = client.id().await.unwrap_err().to_string();
+    let cause = format!("proxyconnect tcp: dial tcp {address}: connect: connection refused");
+    assert_eq!(failure, format!("Post \"http://kubo.example:5001/api/v0/id\": {cause}"));
+}
+
+#[tokio::test]
+async fn many_calls_at_once_get_each_their_own_answer() {
+    let (kubo, client) = fake().await;
+    let cids: Vec<Cid> = (0..500_u32)
+        .map(|i| Cid::new_v1(0x55, multihash::Multihash::wrap(0, &i.to_be_bytes()).unwrap()))
+        .collect();
+    let (tx, rx) = mpsc::channel(1);
+    let feed = async {
+        for cid in &cids {
+            tx.send(Block { cid: *cid, data: Bytes::from(cid.to_string()) }).await.unwrap();
+        }
+        drop(tx);
+    };
+    let ((), stored) = tokio::join!(feed, client.block_stream(rx));
+    stored.unwrap();
+    assert_eq!(kubo.blocks().len(), cids.len());
+    let calls = cids.iter().map(|cid| {
+        let client = client.clone();
+        async move { assert_eq!(client.block_get(cid).await.unwrap(), cid.to_string()) }
+    });
+    futures::stream::iter(calls).buffer_unordered(64).collect::<Vec<()>>().await;
+}
+
+#[tokio::test]
 async fn packed_replies_are_unpacked() {
     let (kubo, client) = fake().await;
     let body = format!("{{\"ID\":\"{PEER_ID}\"}}");
