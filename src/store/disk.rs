@@ -116,6 +116,8 @@ fn open_env(folder: &Path, asked_bytes: u64) -> Result<(Env<WithoutTls>, u64), h
         let opened = unsafe { options.open(folder) };
         match opened {
             Ok(env) => {
+                // places of readers that were killed
+                env.clear_stale_readers()?;
                 if size < asked_bytes / MAP_UNIT_BYTES * MAP_UNIT_BYTES {
                     warn!(
                         target: "datastore",

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use super::core::value_of_row;
+use super::core::Row;
 use crate::store::{Error, KvRead, Reads, Table, Visit};
 
 /// The current values of the set in a store, without their priorities. Other tables look empty.
@@ -24,7 +24,7 @@ impl KvRead for SetView<'_> {
         if table != Table::Values {
             return Ok(None);
         }
-        self.0.get(table, key)?.map(|row| Ok(value_of_row(row)?.1)).transpose()
+        self.0.get(table, key)?.map(|row| Ok(Row::parse(row)?.value)).transpose()
     }
 
     fn scan(
@@ -38,8 +38,8 @@ impl KvRead for SetView<'_> {
             return Ok(());
         }
         let mut damaged = None;
-        self.0.scan(table, prefix, after, &mut |key, row| match value_of_row(row) {
-            Ok((_, value)) => visit(key, value),
+        self.0.scan(table, prefix, after, &mut |key, row| match Row::parse(row) {
+            Ok(row) => visit(key, row.value),
             Err(cause) => {
                 damaged = Some(cause);
                 ControlFlow::Break(())

@@ -66,7 +66,7 @@ impl Worker {
         events: mpsc::Sender<PinsetEvent>,
         batching: Option<Batching>,
     ) -> Result<Self, Error> {
-        let state = kv::read(&*kv, State::load).map_err(|cause| from_core(&cause))?;
+        let state = kv::read(&*kv, State::load).map_err(from_core)?;
         let heads = watch::Sender::new(state.heads().list());
         let n_batched = state.n_pending();
         let worker =
@@ -130,11 +130,13 @@ impl Worker {
                 self.tell(done);
                 group.into_iter().for_each(|command| answer(command, Ok(())));
             }
-            Err(cause) if group.len() == 1 => {
+            Err(_) if group.len() > 1 => group.into_iter().for_each(|command| self.on_group(vec![command])),
+            Err(cause) => {
                 error!(target: "crdt", "error writing to the pinset: {cause}");
-                group.into_iter().for_each(|command| answer(command, Err(from_core(&cause))));
+                if let Some(command) = group.into_iter().next() {
+                    answer(command, Err(from_core(cause)));
+                }
             }
-            Err(_) => group.into_iter().for_each(|command| self.on_group(vec![command])),
         }
     }
 
@@ -201,7 +203,7 @@ impl Worker {
             effects.apply(transaction)?;
             Ok::<_, core::Error>(effects.changes)
         })
-        .map_err(|cause| from_core(&cause))?;
+        .map_err(from_core)?;
         self.n_batched = 0;
         self.tell(Done { changes, commits: vec![(why, n_items)] });
         Ok(())
@@ -250,8 +252,11 @@ fn answer(command: Cmd, answer: Result<(), Error>) {
     }
 }
 
-fn from_core(cause: &core::Error) -> Error {
-    Error::Message(cause.to_string())
+fn from_core(cause: core::Error) -> Error {
+    match cause {
+        core::Error::Store(cause) => Error::Store(cause),
+        cause => Error::Message(cause.to_string()),
+    }
 }
 
 /// What the tracker hears of a change; keys that are no CID and values that are no pin are logged and left out.
@@ -277,6 +282,25 @@ fn to_event(change: Change) -> Option<PinsetEvent> {
         Change::Deleted { .. } => {
             info!(target: "crdt", "pin removed: {cid}");
             Some(PinsetEvent::Unpinned(cid))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consensus::suite::{cid, pin};
+
+    #[test]
+    fn the_tracker_hears_of_the_cid_in_the_key() {
+        let change = Change::Put { key: key::of_cid(&cid(1)), value: pin_pb::encode(&pin(2, "odd")) };
+        assert!(matches!(to_event(change), Some(PinsetEvent::Pinned(pin)) if pin.cid == cid(1)));
+    }
+
+    #[test]
+    fn rows_that_are_no_pins_are_no_events() {
+        for (key, value) in [("/NOTACID".to_owned(), vec![]), (key::of_cid(&cid(1)), vec![0xff])] {
+            assert!(to_event(Change::Put { key, value }).is_none());
         }
     }
 }

@@ -28,7 +28,7 @@ use cluster_compat::types::Cid;
 
 use self::batch::Batch;
 pub use self::heads::Heads;
-pub use self::set::value_of_row;
+pub use self::set::Row;
 use self::walk::Walk;
 use crate::store::{self, KvRead, KvWrite, Table, blocks};
 use crate::wire::crdt_pb::{self, Delta, Element};

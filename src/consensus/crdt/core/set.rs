@@ -15,21 +15,47 @@ use crate::store::{self, KvRead, Table, blocks};
 use crate::wire::crdt_pb::{self, Delta, Element};
 use crate::wire::key::spell;
 
-/// A stored value: its priority, 8 bytes big endian, then the value.
-pub fn value_of_row(row: &[u8]) -> Result<(u64, &[u8]), store::Error> {
-    row.split_first_chunk::<8>().map(|(priority, value)| (u64::from_be_bytes(*priority), value)).ok_or_else(
-        || store::Error::Damaged {
-            table: Table::Values.name(),
-            message: "a value without its priority".into(),
-        },
-    )
+/// A row of [`Table::Values`]: 8 bytes of priority, big endian; the length of a multihash and the multihash of a node
+/// that added the key; the value. That one add has no row in [`Table::Adds`], which for most keys means that nothing
+/// but this row is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row<'a> {
+    /// Height of the node the value is from.
+    pub priority: u64,
+    /// One of the nodes that added the key, or nothing.
+    pub add: &'a [u8],
+    /// The current value.
+    pub value: &'a [u8],
 }
 
-fn row_of_value(priority: u64, value: &[u8]) -> Vec<u8> {
-    let mut row = Vec::with_capacity(8 + value.len());
-    row.extend_from_slice(&priority.to_be_bytes());
-    row.extend_from_slice(value);
-    row
+impl<'a> Row<'a> {
+    /// Reads a stored row.
+    pub fn parse(row: &'a [u8]) -> Result<Self, store::Error> {
+        let parts = row.split_first_chunk::<8>().and_then(|(priority, rest)| {
+            let (length, rest) = rest.split_first()?;
+            let (add, value) = rest.split_at_checked(usize::from(*length))?;
+            Some(Self { priority: u64::from_be_bytes(*priority), add, value })
+        });
+        parts.ok_or_else(|| store::Error::Damaged {
+            table: Table::Values.name(),
+            message: "the row of a value is cut short".into(),
+        })
+    }
+
+    /// The row of a key.
+    fn read(key: &str, view: &'a dyn KvRead) -> Result<Option<Self>, store::Error> {
+        view.get(Table::Values, key.as_bytes())?.map(Self::parse).transpose()
+    }
+
+    fn write(&self, key: &str, effects: &mut Effects) {
+        let mut row = Vec::with_capacity(9 + self.add.len() + self.value.len());
+        row.extend_from_slice(&self.priority.to_be_bytes());
+        // a multihash that does not fit stays in its table
+        row.push(u8::try_from(self.add.len()).unwrap_or(0));
+        row.extend_from_slice(self.add);
+        row.extend_from_slice(self.value);
+        effects.put(Table::Values, key.as_bytes().to_vec(), row);
+    }
 }
 
 /// Merges the delta of the node with this multihash. Reads the state before the node; all changes are effects.
@@ -43,8 +69,20 @@ pub(super) fn merge(
     merge_elements(delta, node, &deleted, view, effects)
 }
 
-/// What the tombstones of a delta leave of each key they name: its value and priority.
-type Deleted = HashMap<String, Option<(u64, Vec<u8>)>>;
+/// What the tombstones of a delta leave of each key they name: its row, if any.
+type Deleted = HashMap<String, Option<OwnRow>>;
+
+struct OwnRow {
+    priority: u64,
+    add: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl OwnRow {
+    fn as_row(&self) -> Row<'_> {
+        Row { priority: self.priority, add: &self.add, value: &self.value }
+    }
+}
 
 /// A key with tombstones, and the pairs they kill.
 struct Dying {
@@ -77,18 +115,23 @@ fn merge_tombstones(
         dying[place].pairs.push(pair);
     }
     for Dying { key, prefix, pairs } in dying {
+        let add = Row::read(&key, view)?.map(|row| row.add.to_vec()).unwrap_or_default();
         let best = best_value(&key, &prefix, &pairs, view)?;
-        match &best {
-            Some((priority, value)) => {
-                effects.put(Table::Values, key.clone().into_bytes(), row_of_value(*priority, value));
+        let left = best.map(|(priority, value)| OwnRow { priority, add: add.clone(), value });
+        match &left {
+            Some(row) => row.as_row().write(&key, effects),
+            None => {
+                effects.delete(Table::Values, key.clone().into_bytes());
+                if !add.is_empty() {
+                    effects.put(Table::Adds, keys::pair_of_node(prefix, &add), Vec::new());
+                }
             }
-            None => effects.delete(Table::Values, key.clone().into_bytes()),
         }
         for pair in pairs {
             effects.put(Table::Tombs, pair, Vec::new());
         }
         effects.changes.push(Change::Deleted { key: key.clone() });
-        deleted.insert(key, best);
+        deleted.insert(key, left);
     }
     Ok(deleted)
 }
@@ -102,7 +145,7 @@ fn best_value(
 ) -> Result<Option<(u64, Vec<u8>)>, Error> {
     let mut best_priority = 0;
     let mut best: Vec<u8> = Vec::new();
-    for pair in adds(prefix, view)? {
+    for pair in adds(key, prefix, view)? {
         if dying.contains(&pair) || view.has(Table::Tombs, &pair)? {
             continue;
         }
@@ -125,13 +168,21 @@ fn best_value(
     Ok((!best.is_empty()).then_some((best_priority, best)))
 }
 
-/// The stored adds of a key, as pairs.
-fn adds(prefix: &[u8], view: &dyn KvRead) -> Result<Vec<Vec<u8>>, Error> {
+/// The recorded adds of a key, as pairs: that of its row, and those of the table.
+fn adds(key: &str, prefix: &[u8], view: &dyn KvRead) -> Result<Vec<Vec<u8>>, Error> {
     let mut pairs = Vec::new();
     view.scan(Table::Adds, prefix, None, &mut |pair, _| {
         pairs.push(pair.to_vec());
         ControlFlow::Continue(())
     })?;
+    if let Some(row) = Row::read(key, view)?
+        && !row.add.is_empty()
+    {
+        let pair = keys::pair_of_node(prefix.to_vec(), row.add);
+        if !pairs.contains(&pair) {
+            pairs.push(pair);
+        }
+    }
     Ok(pairs)
 }
 
@@ -146,29 +197,28 @@ fn merge_elements(
     for element in &delta.elements {
         let key = keys::clean(element.key);
         let pair = keys::pair_of_node(keys::pair_prefix(&key), node);
+        // what stood before this delta's elements
+        let stored = match deleted.get(key.as_ref()) {
+            Some(left) => left.as_ref().map(OwnRow::as_row),
+            None => Row::read(&key, view)?,
+        };
         let is_dead = view.has(Table::Tombs, &pair)?;
-        effects.put(Table::Adds, pair, Vec::new());
-        if is_dead {
-            continue;
+        let wins = !is_dead
+            && match stored {
+                Some(row) => priority > row.priority || priority == row.priority && element.value > row.value,
+                None => priority > 0 || !element.value.is_empty(),
+            };
+        let add = match stored {
+            Some(row) => row.add,
+            None if wins && node.len() <= usize::from(u8::MAX) => node,
+            None => b"",
+        };
+        if add != node {
+            effects.put(Table::Adds, pair, Vec::new());
         }
-        let beats = |stored_priority: u64, stored: &[u8]| {
-            priority > stored_priority || priority == stored_priority && element.value > stored
-        };
-        let wins = match deleted.get(key.as_ref()) {
-            Some(Some((priority, value))) => beats(*priority, value),
-            Some(None) => beats(0, b""),
-            None => match view.get(Table::Values, key.as_bytes())? {
-                Some(row) => {
-                    let (priority, value) = value_of_row(row)?;
-                    beats(priority, value)
-                }
-                None => beats(0, b""),
-            },
-        };
         if wins {
-            let key = key.into_owned();
-            effects.put(Table::Values, key.clone().into_bytes(), row_of_value(priority, element.value));
-            effects.changes.push(Change::Put { key, value: element.value.to_vec() });
+            Row { priority, add, value: element.value }.write(&key, effects);
+            effects.changes.push(Change::Put { key: key.into_owned(), value: element.value.to_vec() });
         }
     }
     Ok(())
@@ -178,7 +228,7 @@ fn merge_elements(
 pub(super) fn living_ids(key: &str, view: &dyn KvRead) -> Result<Vec<String>, Error> {
     let prefix = keys::pair_prefix(key);
     let mut ids = Vec::new();
-    for pair in adds(&prefix, view)? {
+    for pair in adds(key, &prefix, view)? {
         if !view.has(Table::Tombs, &pair)? {
             ids.extend(keys::id_of_pair(&pair[prefix.len()..]));
         }

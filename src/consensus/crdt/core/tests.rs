@@ -71,7 +71,8 @@ impl Replica {
         rows
     }
 
-    fn pairs(&self, table: Table) -> Vec<String> {
+    /// Pairs of key and id, as the reference spells them; an add may stand in the row of its key.
+    pub(super) fn pairs(&self, table: Table) -> Vec<String> {
         let text = |packed: &[u8]| keys::id_of_pair(packed).unwrap();
         let mut pairs: Vec<_> = self
             .rows(table)
@@ -82,21 +83,34 @@ impl Replica {
                 format!("{}{}", text(key), text(id))
             })
             .collect();
+        if table == Table::Adds {
+            for (key, row) in self.rows(Table::Values) {
+                let row = Row::parse(&row).unwrap();
+                if !row.add.is_empty() {
+                    pairs.push(format!("{}{}", String::from_utf8(key).unwrap(), spell(row.add)));
+                }
+            }
+        }
         pairs.sort();
         pairs
     }
 
+    /// Keys with their priorities and values.
+    pub(super) fn values(&self) -> BTreeMap<String, (u64, Vec<u8>)> {
+        let rows = self.rows(Table::Values).into_iter();
+        rows.map(|(key, row)| {
+            let row = Row::parse(&row).unwrap();
+            (String::from_utf8(key).unwrap(), (row.priority, row.value.to_vec()))
+        })
+        .collect()
+    }
+
     /// The replica as the recordings describe one.
     fn describe(&self) -> Value {
-        let values: BTreeMap<_, _> = self
-            .rows(Table::Values)
-            .into_iter()
-            .map(|(key, row)| {
-                let (priority, value) = value_of_row(&row).unwrap();
-                let value = serde_json::json!({ "priority": priority, "value": hex::encode(value) });
-                (String::from_utf8(key).unwrap(), value)
-            })
-            .collect();
+        let values = self.values().into_iter().map(|(key, (priority, value))| {
+            (key, serde_json::json!({ "priority": priority, "value": hex::encode(value) }))
+        });
+        let values: BTreeMap<_, _> = values.collect();
         let heads: BTreeMap<_, _> =
             self.state.heads().heights().map(|(cid, height)| (name(&cid), height)).collect();
         let mut processed: Vec<_> = self
@@ -220,6 +234,21 @@ fn the_same_writes_give_the_same_nodes() {
         replica.feed(Event::Announced(&[cid]));
     }
     assert!(n_made > 20, "only {n_made} nodes were made over the recorded heads");
+}
+
+#[test]
+fn a_key_written_once_is_one_row_and_its_add_outlives_it() {
+    let mut replica = Replica::new();
+    replica.feed(Event::Put { key: "/K", value: b"v" });
+    assert!(replica.rows(Table::Adds).is_empty());
+    let added = replica.pairs(Table::Adds);
+    replica.feed(Event::Delete { key: "/K" });
+    assert_eq!((replica.rows(Table::Adds).len(), replica.pairs(Table::Adds)), (1, added));
+    replica.feed(Event::Put { key: "/K", value: b"w" });
+    replica.feed(Event::Put { key: "/K", value: b"x" });
+    assert_eq!(replica.pairs(Table::Adds).len(), 3);
+    replica.feed(Event::Delete { key: "/K" });
+    assert_eq!((replica.values().len(), replica.pairs(Table::Tombs).len()), (0, 3));
 }
 
 #[test]
