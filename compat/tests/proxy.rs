@@ -44,8 +44,11 @@ struct Server {
 }
 
 async fn serve(daemon: Multiaddr) -> Server {
+    serve_with(config::Proxy { node_multiaddress: daemon, ..config::Proxy::default() }).await
+}
+
+async fn serve_with(config: config::Proxy) -> Server {
     let cluster = FakeCluster::new();
-    let config = config::Proxy { node_multiaddress: daemon, ..config::Proxy::default() };
     let proxy = Proxy::new(&config, Path::new("."), Arc::new(cluster.clone())).unwrap();
     let listener = Listener::bind(&parse_multiaddr("/ip4/127.0.0.1/tcp/0").unwrap()).await.unwrap();
     let addr = socket_addr(&listener);
@@ -231,6 +234,29 @@ async fn headers_are_the_daemons_and_asked_for_once() {
     let preflight = &kubo.requests()[0].head;
     assert!(preflight.contains("\r\nAccess-Control-Request-Method: POST"), "{preflight}");
     assert!(preflight.contains("\r\nUser-Agent: Go-http-client/1.1"), "{preflight}");
+}
+
+#[tokio::test]
+async fn extra_headers_are_named_in_any_case() {
+    let kubo = FakeKubo::start().await.unwrap();
+    let head = "HTTP/1.1 200 OK\r\nX-Custom: 1\r\nX-Custom: 2\r\nServer: kubo\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    kubo.set_rules(vec![Rule::new("/own/path", vec![Part::Bytes(head.into())])]);
+    let server = serve_with(config::Proxy {
+        node_multiaddress: parse_multiaddr(kubo.multiaddr()).unwrap(),
+        extract_headers_path: "/own/path".into(),
+        extract_headers_extra: vec!["x-CUSTOM".into(), "Server".into()],
+        ..config::Proxy::default()
+    })
+    .await;
+    let answer = post(&server, "/api/v0/pin/ls?arg=foo").await;
+    let custom: Vec<&str> = answer
+        .headers
+        .iter()
+        .filter(|(name, _)| name == "X-Custom")
+        .map(|(_, value)| value.as_str())
+        .collect();
+    assert_eq!(custom, ["1", "2"], "errors carry them too");
+    assert_eq!(header(&answer, "Server"), Some("ipfs-cluster/ipfsproxy/1.1.6"));
 }
 
 #[tokio::test]
@@ -460,7 +486,7 @@ async fn trailers_nobody_announced_and_unnamed_types_pass_too() {
     assert_eq!((text(&answer), header(&answer, "Trailer")), ("one", None));
     assert_eq!(answer.trailers, [("X-Stream-Error".to_string(), "sudden".to_string())]);
     let answer = post(&server, "/api/v0/odd").await;
-    assert_eq!((answer.status, text(&answer)), (599, "odd"));
+    assert_eq!((answer.status, answer.reason.as_str(), text(&answer)), (599, "status code 599", "odd"));
     assert_eq!(header(&answer, "Content-Type"), Some("text/plain; charset=utf-8"));
     assert_eq!(post(&server, "/api/v0/junk").await.status, 502);
     let request = b"POST /api/v0/cut HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";

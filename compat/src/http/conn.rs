@@ -17,6 +17,7 @@ use http::header::{CONNECTION, EXPECT, HeaderMap, HeaderName, HeaderValue, TE, T
 use http::{Method, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -234,11 +235,27 @@ async fn answer(
     if !expects_continue && !leftover.drain().await {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    name_status(&mut response);
     exchange.switches_protocol(response.status() == StatusCode::SWITCHING_PROTOCOLS);
     if let Some(rewrite) = order_headers(&mut response, is_head, version) {
         exchange.rewrites(rewrite);
     }
     Ok(response.map(|body| Sending { body, _exchange: exchange }))
+}
+
+/// The words behind a status where Go has others than hyper.
+fn name_status(response: &mut Response) {
+    let status = response.status();
+    let words = match status.as_u16() {
+        203 => "Non-Authoritative Information".to_string(),
+        413 => "Request Entity Too Large".to_string(),
+        416 => "Requested Range Not Satisfiable".to_string(),
+        code if status.canonical_reason().is_none() => format!("status code {code}"),
+        _ => return,
+    };
+    if let Ok(words) = ReasonPhrase::try_from(words.into_bytes()) {
+        response.extensions_mut().insert(words);
+    }
 }
 
 /// Takes the line away that `wire` added for hyper.

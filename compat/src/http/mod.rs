@@ -23,6 +23,7 @@ pub mod respond;
 
 mod head;
 mod media_type;
+mod upstream;
 mod wire;
 
 /// What can go wrong before a request is read.

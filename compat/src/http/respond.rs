@@ -15,6 +15,7 @@ use http::{Response as HttpResponse, StatusCode};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::upstream::Upstream;
 use crate::api;
 
 /// Longest body that is sent with its length; longer ones are one chunk, as Go's server does.
@@ -49,7 +50,7 @@ enum Inner {
     Empty,
     Whole(Bytes),
     Frames(BoxStream<'static, Result<Frame<Bytes>, BodyError>>),
-    Upstream(Incoming),
+    Upstream(Box<Upstream>),
     Ended,
 }
 
@@ -75,7 +76,7 @@ impl Body {
 
     /// What another server answers, passed on as it arrives.
     pub fn upstream(body: Incoming) -> Self {
-        Self::new(Inner::Upstream(body), 0)
+        Self::new(Inner::Upstream(Box::new(Upstream::new(body))), 0)
     }
 
     fn new(inner: Inner, bytes: u64) -> Self {
@@ -101,7 +102,7 @@ impl Drop for Body {
         // short bodies, and those of HEAD, may never be asked for
         let is_complete = match &self.inner {
             Inner::Empty | Inner::Whole(_) | Inner::Ended => true,
-            Inner::Upstream(body) => http_body::Body::is_end_stream(body),
+            Inner::Upstream(body) => http_body::Body::is_end_stream(&**body),
             Inner::Frames(_) => false,
         };
         if is_complete {
@@ -132,7 +133,7 @@ impl http_body::Body for Body {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             Inner::Frames(frames) => frames.poll_next_unpin(cx),
-            Inner::Upstream(body) => http_body::Body::poll_frame(Pin::new(body), cx)
+            Inner::Upstream(body) => http_body::Body::poll_frame(Pin::new(&mut **body), cx)
                 .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
         };
         match &polled {
@@ -152,7 +153,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.inner {
             Inner::Empty | Inner::Ended => true,
-            Inner::Upstream(body) => http_body::Body::is_end_stream(body),
+            Inner::Upstream(body) => http_body::Body::is_end_stream(&**body),
             Inner::Whole(_) | Inner::Frames(_) => false,
         }
     }
@@ -161,7 +162,7 @@ impl http_body::Body for Body {
         match &self.inner {
             Inner::Empty | Inner::Ended => SizeHint::with_exact(0),
             Inner::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Inner::Upstream(body) => http_body::Body::size_hint(body),
+            Inner::Upstream(body) => http_body::Body::size_hint(&**body),
             Inner::Frames(_) => SizeHint::default(),
         }
     }

@@ -94,12 +94,12 @@ impl Shape {
         Event { name, hash, bytes: output.bytes, size: (output.size != 0).then(|| output.size.to_string()) }
     }
 
-    /// Progress lacks the top entry's name; Kubo's clients want it.
+    /// Progress lacks the top entry's name; Kubo's clients want the folder. A file without one stays without name.
     fn progress_name(&self, name: String) -> String {
         let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
         let path = String::from_utf8_lossy(&place);
-        let belongs = name.is_empty() || *path == name || path.ends_with(&format!("/{name}"));
-        if belongs { path.into_owned() } else { name }
+        let is_below = !name.is_empty() && path.ends_with(&format!("/{name}"));
+        if is_below { path.into_owned() } else { name }
     }
 }
 
@@ -221,4 +221,40 @@ async fn collected(mut events: Items<AddedOutput>, shape: Shape) -> Response {
 struct Failure<'a> {
     code: u16,
     message: &'a str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::parse_cid;
+
+    fn shape(place: &str, names_by_cid: bool) -> Shape {
+        Shape { place: Arc::new(Mutex::new(place.as_bytes().to_vec())), names_by_cid }
+    }
+
+    fn json(shape: &Shape, output: AddedOutput) -> String {
+        String::from_utf8(json::to_vec(&shape.event(output))).unwrap()
+    }
+
+    #[test]
+    fn progress_carries_the_folder() {
+        let progress = |place: &str, name: &str| {
+            json(&shape(place, true), AddedOutput { name: name.into(), bytes: 5, ..AddedOutput::default() })
+        };
+        assert_eq!(progress("dir/sub/a", "sub/a"), r#"{"Name":"dir/sub/a","Bytes":5}"#);
+        assert_eq!(progress("a.txt", ""), r#"{"Name":"","Bytes":5}"#);
+        assert_eq!(progress("elsewhere", "a"), r#"{"Name":"a","Bytes":5}"#);
+    }
+
+    #[test]
+    fn an_entry_without_a_name_is_called_by_its_cid() {
+        let cid = "QmV4STRyo1dygxGhZcr877TQ1M9AZuXhfm6HrXjxW1TYNP";
+        let output =
+            || AddedOutput { cid: Some(parse_cid(cid).unwrap()), size: 14, ..AddedOutput::default() };
+        assert_eq!(
+            json(&shape("", true), output()),
+            format!(r#"{{"Name":"{cid}","Hash":"{cid}","Size":"14"}}"#)
+        );
+        assert_eq!(json(&shape("", false), output()), format!(r#"{{"Name":"","Hash":"{cid}","Size":"14"}}"#));
+    }
 }

@@ -219,6 +219,8 @@ fn unpack(body: Incoming) -> Frames {
         (Some(BodyStream::new(body)), GzDecoder::new(Vec::new())),
         |(body, mut decoder)| async move {
             let Some(mut body) = body else { return Ok::<_, BodyError>(None) };
+            // the head goes out first: what cannot be unpacked cuts the body, not the answer
+            tokio::task::yield_now().await;
             loop {
                 match body.next().await {
                     None => {

@@ -204,10 +204,11 @@ pub(super) async fn ls(api: &dyn ClusterApi, query: &Query) -> Response {
 
 /// The pin of one argument: a CID, or a path that leads to one.
 async fn find(api: &dyn ClusterApi, arg: &str, filter: &Filter) -> Result<Pin, String> {
-    let cid = if arg.contains('/') {
-        api.resolve(&path::parse(arg)?).await.map_err(|e| e.message)?
-    } else {
-        parse_cid(arg)?
+    let cid = match (parse_cid(arg), path::parse(arg)) {
+        (Ok(cid), _) => cid,
+        (Err(_), Ok(path)) => api.resolve(&path).await.map_err(|e| e.message)?,
+        // the reference reads nothing but CIDs here
+        (Err(error), Err(_)) => return Err(error),
     };
     match api.allocation(cid).await {
         Ok(pin) if filter.matches(&pin) => Ok(pin),

@@ -16,9 +16,11 @@ use super::{Shared, error, forward, pin};
 use crate::go::query::Query;
 use crate::go::quote::quote_char;
 use crate::http::conn::Request;
-use crate::http::respond::{Body, BodyError, Lines, Response, X_STREAM_ERROR, header_safe};
+use crate::http::respond::{Body, BodyError, Coalesce, Lines, Response, X_STREAM_ERROR, header_safe};
 use crate::types::{Cid, Pin, PinOptions, parse_cid};
 
+/// Longest refusal that is sent with its length.
+const MAX_WHOLE: usize = 2048;
 /// Longest object in a daemon's answer.
 const MAX_OBJECT: usize = 1 << 20;
 
@@ -103,10 +105,8 @@ async fn put<T: Stored>(shared: Arc<Shared>, target: &str, request: Request) -> 
         Err(e) => return error::internal(&e.to_string()),
     };
     if answer.status() != StatusCode::OK {
-        let status = answer.status();
-        let mut response = Response::new(Body::upstream(answer.into_body()));
-        *response.status_mut() = status;
-        return response;
+        let (daemon, body) = answer.into_parts();
+        return refused(daemon.status, forward::frames(&daemon.headers, body, unpacks)).await;
     }
     let (head, body) = answer.into_parts();
     let reader = Reader::<T> {
@@ -126,6 +126,28 @@ async fn put<T: Stored>(shared: Arc<Shared>, target: &str, request: Request) -> 
         }
     });
     pin::streamed(frames)
+}
+
+/// The daemon's own words, with their length if they are few.
+async fn refused(status: StatusCode, mut frames: Frames) -> Response {
+    let mut start = Vec::new();
+    let body = loop {
+        match frames.next().await {
+            None => break Body::whole(start),
+            Some(Ok(frame)) => {
+                let Ok(data) = frame.into_data() else { continue };
+                start.extend_from_slice(&data);
+                if start.len() > MAX_WHOLE {
+                    let start = stream::once(async { Ok(Frame::data(Bytes::from(start))) });
+                    break Body::frames(Coalesce::new(start.chain(frames).boxed()));
+                }
+            }
+            Some(Err(e)) => break Body::frames(stream::once(async { Err(e) })),
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
 }
 
 /// Reads the daemon's objects, pins each, and collects what fails for the trailer.
