@@ -566,6 +566,42 @@ async fn a_switched_protocol_is_a_tunnel() {
 }
 
 #[tokio::test]
+async fn every_answer_has_its_line_in_the_access_log() {
+    let (_, kubo) = with_kubo().await;
+    let odd = "HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 4\r\n";
+    kubo.set_rules(vec![
+        Rule::new("/named", vec![Part::Bytes(format!("{odd}Content-Type: a/b\r\n\r\nbody").into())]),
+        Rule::new("/unnamed", vec![Part::Bytes(format!("{odd}\r\nbody").into())]),
+        Rule::stream("/chunks", &["a", "bc"], None),
+    ]);
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("access.log");
+    let server = serve_with(config::Proxy {
+        node_multiaddress: parse_multiaddr(kubo.multiaddr()).unwrap(),
+        log_file: log.to_str().unwrap().into(),
+        ..config::Proxy::default()
+    })
+    .await;
+    let expected = [
+        ("/named", 404, 4),
+        ("/unnamed", 404, 4),
+        ("/chunks", 200, 3),
+        ("//x", 301, 0),
+        ("/api/v0/pin/ls", 200, 11),
+    ];
+    for (target, status, _) in expected {
+        assert_eq!(post(&server, target).await.status, status, "{target}");
+    }
+    let lines: Vec<String> = std::fs::read_to_string(&log).unwrap().lines().map(String::from).collect();
+    let ends: Vec<&str> = lines.iter().filter_map(|line| line.split_once("] ")).map(|(_, end)| end).collect();
+    let wanted: Vec<String> = expected
+        .iter()
+        .map(|(target, status, bytes)| format!("\"POST {target} HTTP/1.1\" {status} {bytes}"))
+        .collect();
+    assert_eq!(ends, wanted);
+}
+
+#[tokio::test]
 async fn a_daemon_behind_a_unix_socket_is_reached() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("api");

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use multiaddr::{Multiaddr, Protocol};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -15,6 +16,8 @@ use super::conn::PeerAddr;
 
 /// Connections the system may queue before they are accepted (Go takes the system's limit).
 const BACKLOG: i32 = 4096;
+/// Silence after which a client is asked whether it is still there (as Go does).
+const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// A bound socket. Connections queue in the system until [`serve`](super::conn::serve) takes them.
 #[derive(Debug)]
@@ -119,6 +122,9 @@ impl Listener {
                 let (stream, peer) = listener.accept().await?;
                 // answers are written whole; waiting for more would only add to their time
                 let _ = stream.set_nodelay(true);
+                // clients that vanished are noticed, or their long polls would stay for ever
+                let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
+                let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive);
                 Ok((Stream::Tcp(stream), PeerAddr::Ip(peer.ip())))
             }
             Socket::Unix(listener, _) => {

@@ -79,6 +79,11 @@ impl Body {
         Self::new(Inner::Upstream(Box::new(Upstream::new(body))), 0)
     }
 
+    /// The same, with a first piece that was read already.
+    pub fn upstream_behind(first: &Bytes, body: Incoming) -> Self {
+        Self::new(Inner::Upstream(Box::new(Upstream::behind(first, body))), 0)
+    }
+
     fn new(inner: Inner, bytes: u64) -> Self {
         Self { inner, bytes, finish: None }
     }

@@ -36,6 +36,11 @@ impl Upstream {
         Self { body, joined: BytesMut::new(), pause: None, n_pauses: 0, next: None }
     }
 
+    /// `first` was read already.
+    pub(super) fn behind(first: &Bytes, body: Incoming) -> Self {
+        Self { joined: BytesMut::from(&first[..]), ..Self::new(body) }
+    }
+
     fn take(&mut self) -> Poll<Piece> {
         self.n_pauses = 0;
         Poll::Ready(Some(Ok(Frame::data(self.joined.split().freeze()))))
@@ -85,7 +90,11 @@ impl Body for Upstream {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.joined.is_empty() && self.next.is_none() && self.body.is_end_stream()
+        let is_end = match &self.next {
+            None => self.body.is_end_stream(),
+            Some(next) => next.is_none(),
+        };
+        is_end && self.joined.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {

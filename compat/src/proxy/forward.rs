@@ -204,13 +204,12 @@ fn needs_type(headers: &HeaderMap) -> bool {
 /// Names the type by the first piece of the body.
 async fn with_type(mut body: Incoming, headers: &mut HeaderMap) -> Result<Body, hyper::Error> {
     let Some(first) = body.frame().await.transpose()? else { return Ok(Body::empty()) };
-    let is_binary = first.data_ref().is_some_and(|data| {
-        data.iter().take(512).any(|byte| matches!(byte, 0..=8 | 0x0b | 0x0e..=0x1a | 0x1c..=0x1f))
-    });
+    let first = first.into_data().unwrap_or_default();
+    let is_binary =
+        first.iter().take(512).any(|byte| matches!(byte, 0..=8 | 0x0b | 0x0e..=0x1a | 0x1c..=0x1f));
     let kind = if is_binary { "application/octet-stream" } else { "text/plain; charset=utf-8" };
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    let rest = BodyStream::new(body).map(|frame| frame.map_err(BodyError::from));
-    Ok(Body::frames(futures::stream::once(async { Ok(first) }).chain(rest)))
+    Ok(Body::upstream_behind(&first, body))
 }
 
 /// Undoes the packing that only we asked for.
