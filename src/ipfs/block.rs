@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cluster_compat::types::{Block, Cid, parse_cid};
@@ -13,6 +14,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use multihash::Multihash;
 use rand::Rng;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use super::json::{self, Documents, Text};
@@ -32,13 +34,14 @@ json::object! {
 
 impl Client {
     /// Stores blocks in the daemon as they arrive, all with the codec and hash of the first. Succeeds when the
-    /// daemon has confirmed every one of them.
+    /// daemon has confirmed every one of them. There is no limit to the whole, but a daemon that neither takes
+    /// nor says anything for the length of a request has failed.
     pub async fn block_stream(&self, mut blocks: mpsc::Receiver<Block>) -> Result<(), Error> {
         let _event = self.event_at_end();
         let first = blocks.recv().await.ok_or(Error::NoBlocks)?;
         let path = put_path(&first.cid)?;
         let boundary = boundary();
-        let sent = Arc::new(Mutex::new(Sent::default()));
+        let sent = Arc::new(Mutex::new(Sent::new()));
         let body = Outgoing::Blocks(Box::new(Upload {
             blocks,
             next: Some(first),
@@ -49,10 +52,28 @@ impl Client {
         }));
         let content_type = HeaderValue::try_from(format!("multipart/form-data; boundary={boundary}"))
             .map_err(|_| Error::Argument(format!("{boundary} is not a boundary")))?;
-        let mut reply = self.inner.daemon.post(&path, Some(content_type), body, Limit::NONE).await?;
+        let silence = self.inner.options.ipfs_request_timeout;
+        tokio::select! {
+            biased;
+            result = self.put(&path, content_type, body, &sent) => result,
+            () = stalled(&sent, silence) => Err(Error::Reply(format!(
+                "block/put: the daemon took nothing for {} seconds", silence.as_secs_f64()
+            ))),
+        }
+    }
+
+    async fn put(
+        &self,
+        path: &str,
+        content_type: HeaderValue,
+        body: Outgoing,
+        sent: &Mutex<Sent>,
+    ) -> Result<(), Error> {
+        let mut reply = self.inner.daemon.post(path, Some(content_type), body, Limit::NONE).await?;
         let mut documents = Documents::default();
         let mut foreign = None;
         while let Some(piece) = reply.piece().await? {
+            lock(sent).moved_at = Instant::now();
             let mut failure = None;
             let read = documents.feed(&piece, |lines| {
                 while let Some(line) = lines.next::<PutLine<'_>>()? {
@@ -62,7 +83,7 @@ impl Client {
                     }
                     let key = parse_cid(&line.key.0)?;
                     debug!(target: "ipfshttp", "response block: {key}");
-                    if !lock(&sent).confirm(&key) {
+                    if !lock(sent).confirm(&key) {
                         let text = format!(
                             "blockPut response CID ({key}) does not match the multihash of any blocks sent"
                         );
@@ -84,13 +105,38 @@ impl Client {
         if let Some(text) = foreign {
             return Err(Error::Reply(text));
         }
-        lock(&sent).verdict()
+        lock(sent).verdict()
+    }
+}
+
+/// Ends when the daemon was silent for too long while it was its turn. Zero: never.
+async fn stalled(sent: &Mutex<Sent>, silence: Duration) {
+    if silence.is_zero() {
+        return std::future::pending().await;
+    }
+    loop {
+        let ends_at = {
+            let mut sent = lock(sent);
+            if sent.is_starved {
+                sent.moved_at = Instant::now();
+            }
+            sent.moved_at.checked_add(silence)
+        };
+        let Some(ends_at) = ends_at else { return std::future::pending().await };
+        if ends_at <= Instant::now() {
+            return;
+        }
+        tokio::time::sleep_until(ends_at).await;
     }
 }
 
 /// What was sent and not confirmed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Sent {
+    /// When the daemon last took or said something.
+    moved_at: Instant,
+    /// Whether the next block has yet to come from our side.
+    is_starved: bool,
     /// How often each multihash was sent and not confirmed; the daemon may answer with another codec.
     unconfirmed: HashMap<Multihash<64>, usize>,
     n_unconfirmed: usize,
@@ -99,6 +145,11 @@ struct Sent {
 }
 
 impl Sent {
+    fn new() -> Self {
+        let unconfirmed = HashMap::new();
+        Self { moved_at: Instant::now(), is_starved: false, unconfirmed, n_unconfirmed: 0, is_whole: false }
+    }
+
     fn add(&mut self, cid: &Cid) {
         *self.unconfirmed.entry(*cid.hash()).or_default() += 1;
         self.n_unconfirmed += 1;
@@ -180,6 +231,7 @@ impl Body for Outgoing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let Self::Blocks(upload) = &mut *self else { return Poll::Ready(None) };
+        lock(&upload.sent).moved_at = Instant::now();
         if let Some(content) = upload.content.take()
             && !content.is_empty()
         {
@@ -190,7 +242,11 @@ impl Body for Outgoing {
         }
         let block = match upload.next.take() {
             Some(block) => Some(block),
-            None => std::task::ready!(upload.blocks.poll_recv(cx)),
+            None => {
+                let received = upload.blocks.poll_recv(cx);
+                lock(&upload.sent).is_starved = received.is_pending();
+                std::task::ready!(received)
+            }
         };
         let frame = match block {
             Some(block) => upload.part_head(block),

@@ -481,6 +481,25 @@ async fn a_daemon_that_gives_up_on_an_upload_does_not_block_the_sender() {
     assert!(failure.ends_with("Code: 500. Message: disk full"), "{failure}");
 }
 
+#[tokio::test]
+async fn a_daemon_that_takes_nothing_ends_an_upload_but_a_slow_source_does_not() {
+    let silence = Duration::from_millis(200);
+    let (kubo, client) = fake_with(|options| options.ipfs_request_timeout = silence).await;
+    kubo.set_rules(vec![Rule::new("block/put", vec![Part::Hang])]);
+    let failure = put(&client, &[(ALPHA, b"alpha\n")]).await.unwrap_err().to_string();
+    assert_eq!(failure, "block/put: the daemon took nothing for 0.2 seconds");
+    kubo.set_rules(Vec::new());
+    let (tx, rx) = mpsc::channel(1);
+    let feed = async {
+        for _ in 0..3 {
+            tx.send(Block { cid: cid(ALPHA), data: Bytes::from_static(b"alpha\n") }).await.unwrap();
+            tokio::time::sleep(silence * 2).await;
+        }
+        drop(tx);
+    };
+    tokio::join!(feed, client.block_stream(rx)).1.unwrap();
+}
+
 // Ticks T1 and T2.
 
 #[tokio::test]
