@@ -1,4 +1,5 @@
 //! The house's rules, checked: directions between rooms, sizes of files, pages of rooms, formatting, versions.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::fs;

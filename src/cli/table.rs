@@ -573,7 +573,7 @@ mod tests {
             assert_eq!(run.args, ["cid"]);
         }
         assert_eq!(run("add -- -w --name").args, ["-w", "--name"]);
-        assert_eq!(run("add --wait=false a").flags.bool("wait"), false);
+        assert!(!run("add --wait=false a").flags.bool("wait"));
         assert_eq!(run("add -wt 1h30m").flags.duration("wait-timeout"), Duration::from_mins(90));
         assert_eq!(run("add -rmin -1").flags.int("rmin"), -1);
     }

@@ -291,7 +291,7 @@ mod tests {
         let rules = Rules { recursive: true, ..Rules::default() };
         let expected = ["d/", "d/a=", "d/l->a", "d/sub/", "d/sub/b=bee"];
         assert_eq!(sent(&[top.join("sub/..")], rules).await, expected);
-        let all = sent(&[top.clone()], Rules { hidden: true, ..rules }).await;
+        let all = sent(std::slice::from_ref(&top), Rules { hidden: true, ..rules }).await;
         assert_eq!(all[1], "d/.hidden=h");
         // A hidden file that is named is sent, and so is a link.
         assert_eq!(sent(&[top.join(".hidden"), top.join("l")], rules).await, [".hidden=h", "l->a"]);

@@ -63,7 +63,7 @@ fn write(
         config.cluster.secret = parse_secret(&typed).map_err(failed("parsing user-provided secret"))?;
     }
     let addrs = parse_peers(run.flags.string("peers"))?;
-    if run.flags.string("peers") != "" {
+    if !run.flags.string("peers").is_empty() {
         let peers = peers_of(&addrs);
         config.raft.init_peerset.clone_from(&peers);
         config.crdt.trust_all = false;
