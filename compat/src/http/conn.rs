@@ -7,6 +7,7 @@ use std::fmt;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -232,7 +233,7 @@ async fn answer(
         handler(request, peer).await
     };
 
-    if !expects_continue && !leftover.drain().await {
+    if leftover.is_broken() || (!expects_continue && !leftover.drain().await) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     name_status(&mut response);
@@ -304,16 +305,28 @@ fn order_headers(response: &mut Response, is_head: bool, version: Version) -> Op
 
 /// A request body on its way from a handler that dropped it to whoever reads it to its end.
 #[derive(Clone, Default)]
-struct Leftover(Arc<Mutex<Option<Incoming>>>);
+struct Leftover(Arc<LeftoverState>);
+
+#[derive(Default)]
+struct LeftoverState {
+    /// Never held over an await.
+    body: Mutex<Option<Incoming>>,
+    /// The body broke off or came too late: what follows on the connection is anybody's guess.
+    is_broken: AtomicBool,
+}
 
 impl Leftover {
     fn put(&self, body: Incoming) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+        *self.0.body.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+    }
+
+    fn is_broken(&self) -> bool {
+        self.0.is_broken.load(Ordering::Acquire)
     }
 
     /// Reads what the handler left, within reason; whether the connection can go on.
     async fn drain(&self) -> bool {
-        let Some(mut body) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+        let Some(mut body) = self.0.body.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return true;
         };
         if body.size_hint().lower() > MAX_DRAIN as u64 {
@@ -361,8 +374,15 @@ impl http_body::Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.inner {
-            Inner::Incoming(body) => Pin::new(body).poll_frame(cx),
+        let this = &mut *self;
+        match &mut this.inner {
+            Inner::Incoming(body) => {
+                let polled = Pin::new(body).poll_frame(cx);
+                if let (Poll::Ready(Some(Err(_))), Some(leftover)) = (&polled, &this.leftover) {
+                    leftover.0.is_broken.store(true, Ordering::Release);
+                }
+                polled
+            }
             Inner::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Inner::Gone => Poll::Ready(None),
         }

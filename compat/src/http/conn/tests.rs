@@ -238,6 +238,7 @@ async fn a_body_that_does_not_come_in_time_is_an_error_of_its_reader() {
     let answer =
         exchange_by(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc", 100, options).await;
     assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n") && answer.ends_with("cut"), "{answer}");
+    assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
 }
 
 #[tokio::test]
