@@ -245,10 +245,14 @@ enum Heard {
 impl DaemonStage {
     /// Takes in what the daemon says next.
     async fn listen(&mut self) -> Heard {
-        let ahead_at = self.ahead_at.unwrap_or_else(Instant::now);
+        let ahead_at = self.ahead_at.filter(|_| !self.ahead.waiting.is_empty());
+        // a daemon that never pauses leaves a timer no chance: look at the clock as well
+        if ahead_at.is_some_and(|ahead_at| Instant::now() >= ahead_at) {
+            return Heard::TellAhead;
+        }
         tokio::select! {
             biased;
-            () = tokio::time::sleep_until(ahead_at), if self.ahead_at.is_some() && !self.ahead.waiting.is_empty() => {
+            () = tokio::time::sleep_until(ahead_at.unwrap_or_else(Instant::now)), if ahead_at.is_some() => {
                 Heard::TellAhead
             }
             listed = self.listed.next() => {

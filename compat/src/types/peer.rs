@@ -1,5 +1,8 @@
 //! Peer ids: text with the reference's errors, JSON.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -10,6 +13,9 @@ use super::cid::{inconsistent_length, parse_cid, read_multihash};
 
 /// Codec of CIDs that stand for a key.
 const LIBP2P_KEY: u64 = 0x72;
+
+/// Texts that a thread keeps: more than a line of a list names on most clusters, few enough to look through.
+const N_TEXTS_KEPT: usize = 8;
 
 /// Parses a peer id in base58 or CID form; the error is go-libp2p's text.
 pub fn parse_peer_id(text: &str) -> Result<PeerId, String> {
@@ -61,8 +67,24 @@ fn codec_name(codec: u64) -> String {
     format!("\"{name}\"")
 }
 
-/// The text of a peer id without allocation.
+/// The text of a peer id without allocation. Lists name the same few peers on every line, so each thread keeps the
+/// texts it needed last: base58 is a long division.
 pub(crate) fn peer_text(peer: &PeerId) -> Text {
+    thread_local! {
+        static LAST: RefCell<VecDeque<(PeerId, Text)>> = const { RefCell::new(VecDeque::new()) };
+    }
+    LAST.with_borrow_mut(|last| {
+        if let Some((_, text)) = last.iter().find(|(known, _)| known == peer) {
+            return text.clone();
+        }
+        let text = to_base58(peer);
+        last.truncate(N_TEXTS_KEPT - 1);
+        last.push_front((*peer, text.clone()));
+        text
+    })
+}
+
+fn to_base58(peer: &PeerId) -> Text {
     let mut bytes = [0; 96];
     let len = AsRef::<multihash::Multihash<64>>::as_ref(peer).write(&mut bytes[..]).unwrap_or(0);
     let mut text = Text::new();
@@ -137,6 +159,18 @@ mod tests {
                     assert_eq!(parse_peer_id(&cid), Ok(peer), "{cid}");
                 }
                 Err(error) => panic!("{input}: {error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn texts_that_are_kept_are_those_of_their_peers() {
+        let peers: Vec<PeerId> = (0..20u8)
+            .map(|n| PeerId::from_multihash(multihash::Multihash::wrap(0x12, &[n; 32]).unwrap()).unwrap())
+            .collect();
+        for _ in 0..3 {
+            for peer in peers.iter().chain(peers.iter().rev()).chain(&peers[..3]) {
+                assert_eq!(&*peer_text(peer), peer.to_string());
             }
         }
     }
