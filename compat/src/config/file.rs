@@ -77,6 +77,16 @@ impl<'a> Document<'a> {
     }
 }
 
+/// Keys of the flat files of versions 0.0.x, which had no sections.
+const FLAT_KEYS: [&str; 4] =
+    ["cluster_peers", "cluster_multiaddress", "api_listen_multiaddress", "ipfs_api_multiaddress"];
+
+/// The first key that tells a flat file of a version 0.0.x, if there is one.
+pub(super) fn flat_key(json: &Json<'_>) -> Option<&'static str> {
+    let Kind::Object(entries) = &json.kind else { return None };
+    FLAT_KEYS.into_iter().find(|key| entries.iter().any(|(name, _)| name == key))
+}
+
 fn mismatch(kind: &Kind<'_>, section: &str, go_type: &str) -> String {
     format!(
         "json: cannot unmarshal {} into Go struct field jsonConfig.{section} of type {go_type}",

@@ -85,6 +85,12 @@ pub enum Error {
         /// The component's text, which names the key.
         reason: String,
     },
+    /// A file of a version 0.0.x; the key that tells so.
+    #[error(
+        "cluster section is missing, and \"{0}\" belongs to the flat layout of versions 0.0.x: make a new file with \
+         init and carry the values over"
+    )]
+    FlatLayout(&'static str),
     /// A `source` cannot be reached: the URL.
     #[error("could not fetch configuration from source: {0}")]
     Fetch(String),
@@ -207,7 +213,12 @@ impl Config {
         let mut config = Self::absent(folder);
         match document.cluster {
             Some(json) => section::load(&mut config.cluster, json, folder).map_err(Error::Value)?,
-            None => config.cluster = Cluster::undefined(),
+            None => {
+                if let Some(key) = file::flat_key(&json) {
+                    return Err(Error::FlatLayout(key));
+                }
+                config.cluster = Cluster::undefined();
+            }
         }
         let folder = folder.to_owned();
         let mut known: Vec<(usize, &'static str)> = Vec::new();

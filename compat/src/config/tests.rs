@@ -256,6 +256,13 @@ fn secrets_do_not_show_in_logs() {
     assert!(text.contains("\"secret\": \"XXX_hidden_XXX\"") && text.contains("\"follower_mode\": false"));
 }
 
+#[test]
+fn files_of_the_first_versions_are_recognised() {
+    let reason =
+        parse(r#"{"id":"x","cluster_peers":[],"cluster_multiaddress":"/ip4/0.0.0.0/tcp/9096"}"#).unwrap_err();
+    assert!(reason.starts_with("cluster section is missing, and \"cluster_peers\" belongs to"), "{reason}");
+}
+
 #[tokio::test]
 async fn a_missing_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
