@@ -16,3 +16,4 @@ pub mod exit;
 mod help;
 pub mod service;
 pub mod table;
+mod values;

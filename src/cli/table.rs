@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use cluster_compat::go::time::Duration;
 
 use super::help;
+pub use super::values::Values;
 
 /// A program.
 #[derive(Debug, Clone, Default)]
@@ -123,7 +124,8 @@ impl Flag {
         Self { names: names.split(", ").collect(), usage, kind, env: None, hidden: false }
     }
 
-    fn name(&self) -> &'static str {
+    /// The canonical name.
+    pub(super) fn name(&self) -> &'static str {
         self.names.first().copied().unwrap_or_default()
     }
 }
@@ -159,145 +161,6 @@ pub struct Run {
     pub flags: Values,
     /// Everything else.
     pub args: Vec<OsString>,
-}
-
-/// The values of flags, by any of their names.
-#[derive(Debug, Default)]
-pub struct Values {
-    /// Canonical name by name.
-    names: BTreeMap<&'static str, &'static str>,
-    values: BTreeMap<&'static str, Given>,
-}
-
-#[derive(Debug)]
-struct Given {
-    value: Value,
-    is_set: bool,
-}
-
-#[derive(Debug)]
-enum Value {
-    Bool(bool),
-    String(String),
-    Int(i64),
-    Duration(Duration),
-    List(Vec<String>),
-}
-
-impl Values {
-    fn defaults(flags: &[Flag]) -> Self {
-        let mut values = Self::default();
-        for flag in flags {
-            let value = match &flag.kind {
-                Kind::Bool => Value::Bool(false),
-                Kind::String(default) => Value::String(default.clone()),
-                Kind::Int(default) => Value::Int(*default),
-                Kind::Duration(default) => Value::Duration(*default),
-                Kind::List => Value::List(Vec::new()),
-            };
-            values.values.insert(flag.name(), Given { value, is_set: false });
-            for name in &flag.names {
-                values.names.insert(name, flag.name());
-            }
-        }
-        values
-    }
-
-    fn get(&self, name: &str) -> Option<&Value> {
-        self.names.get(name).and_then(|name| self.values.get(name)).map(|given| &given.value)
-    }
-
-    /// Whether the flag was given, or its variable exists.
-    pub fn is_set(&self, name: &str) -> bool {
-        self.names.get(name).and_then(|name| self.values.get(name)).is_some_and(|given| given.is_set)
-    }
-
-    /// A flag without a value.
-    pub fn bool(&self, name: &str) -> bool {
-        matches!(self.get(name), Some(Value::Bool(true)))
-    }
-
-    /// A text.
-    pub fn string(&self, name: &str) -> &str {
-        match self.get(name) {
-            Some(Value::String(text)) => text,
-            _ => "",
-        }
-    }
-
-    /// A number.
-    pub fn int(&self, name: &str) -> i64 {
-        match self.get(name) {
-            Some(Value::Int(number)) => *number,
-            _ => 0,
-        }
-    }
-
-    /// A duration.
-    pub fn duration(&self, name: &str) -> Duration {
-        match self.get(name) {
-            Some(Value::Duration(span)) => *span,
-            _ => Duration::ZERO,
-        }
-    }
-
-    /// Texts, in the order given.
-    pub fn list(&self, name: &str) -> &[String] {
-        match self.get(name) {
-            Some(Value::List(texts)) => texts,
-            _ => &[],
-        }
-    }
-
-    /// Sets `flag` from `text`; `typed` is the name for errors.
-    fn set(&mut self, flag: &Flag, typed: &str, text: &str) -> Result<(), String> {
-        let invalid = |reason: &str| format!("invalid value {text:?} for flag -{typed}: {reason}");
-        let value = match flag.kind {
-            Kind::Bool => Value::Bool(
-                parse_bool(text)
-                    .ok_or_else(|| format!("invalid boolean value {text:?} for -{typed}: parse error"))?,
-            ),
-            Kind::String(_) => Value::String(text.to_owned()),
-            Kind::Int(_) => Value::Int(parse_int(text).map_err(invalid)?),
-            Kind::Duration(_) => Value::Duration(Duration::parse(text).map_err(|_| invalid("parse error"))?),
-            Kind::List => {
-                let mut texts = self.list(flag.name()).to_vec();
-                texts.push(text.to_owned());
-                Value::List(texts)
-            }
-        };
-        self.values.insert(flag.name(), Given { value, is_set: true });
-        Ok(())
-    }
-}
-
-fn parse_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
-}
-
-/// A number as `strconv.ParseInt` reads it with base 0.
-fn parse_int(text: &str) -> Result<i64, &'static str> {
-    let (negative, digits) = match text.strip_prefix('-') {
-        Some(digits) => (true, digits),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    let lower = digits.to_ascii_lowercase();
-    let (base, body) = match lower.as_bytes() {
-        [b'0', b'x', ..] => (16, &lower[2..]),
-        [b'0', b'b', ..] => (2, &lower[2..]),
-        [b'0', b'o', ..] => (8, &lower[2..]),
-        [b'0', _, ..] => (8, &lower[1..]),
-        _ => (10, &lower[..]),
-    };
-    if body.is_empty() || !body.chars().all(|c| c.is_digit(base)) {
-        return Err("parse error");
-    }
-    let magnitude = i128::from_str_radix(body, base).map_err(|_| "value out of range")?;
-    i64::try_from(if negative { -magnitude } else { magnitude }).map_err(|_| "value out of range")
 }
 
 /// How parsing of one level's flags ended.
@@ -400,10 +263,10 @@ impl App {
         apply_env(&self.flags, &mut globals, env).map_err(|stop| self.stopped(stop, &Page::App))?;
         let mut own = self.flags.clone();
         own.push(Flag::bool("version, v", ""));
-        globals.names.insert("version", "version");
+        globals.declare("version");
         let rest =
             parse_flags(&own, &mut globals, args, false).map_err(|stop| self.stopped(stop, &Page::App))?;
-        if matches!(globals.values.get("version"), Some(Given { is_set: true, value: Value::Bool(true) })) {
+        if globals.bool("version") {
             return Err(printed(format!("{} version {}\n", self.name, self.version)));
         }
         self.descend(globals, rest)
