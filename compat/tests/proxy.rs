@@ -566,6 +566,17 @@ async fn a_switched_protocol_is_a_tunnel() {
 }
 
 #[tokio::test]
+async fn words_that_come_together_leave_together() {
+    let (server, kubo) = with_kubo().await;
+    let words = ["{", "\"", "hello", "\"", ":", "\"", "world", "\"", "}"];
+    kubo.set_rules(vec![Rule::stream("/dag/get", &words, Some("late"))]);
+    let answer = post(&server, "/api/v0/dag/get").await;
+    assert_eq!(text(&answer), "{\"hello\":\"world\"}");
+    assert_eq!(answer.chunks.len(), 1, "{:?}", answer.chunks);
+    assert_eq!(answer.trailers, [("X-Stream-Error".to_string(), "late".to_string())]);
+}
+
+#[tokio::test]
 async fn every_answer_has_its_line_in_the_access_log() {
     let (_, kubo) = with_kubo().await;
     let odd = "HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 4\r\n";

@@ -233,7 +233,9 @@ async fn answer(
         handler(request, peer).await
     };
 
-    if leftover.is_broken() || (!expects_continue && !leftover.drain().await) {
+    // a body that was never asked for may come or not: the connection cannot go on
+    let goes_on = if expects_continue { !leftover.has_body() } else { leftover.drain().await };
+    if leftover.is_broken() || !goes_on {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     name_status(&mut response);
@@ -318,6 +320,10 @@ struct LeftoverState {
 impl Leftover {
     fn put(&self, body: Incoming) {
         *self.0.body.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+    }
+
+    fn has_body(&self) -> bool {
+        self.0.body.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     fn is_broken(&self) -> bool {

@@ -2,6 +2,7 @@
 //! Q-P20).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, USER_AGENT};
@@ -20,6 +21,9 @@ use crate::types::Cid;
 
 /// Longest answer of a daemon about its repository.
 const MAX_STAT: usize = 1 << 20;
+
+/// Longest wait for the daemon's own figures; counting the objects of a large repository takes its time.
+const OWN_STAT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Kubo's figures: the sizes are the cluster's, the rest is this peer's daemon's.
 #[derive(Serialize)]
@@ -68,7 +72,9 @@ async fn own_stat(shared: &Shared, raw_query: Option<&str>) -> OwnStat {
         let body = Limited::new(answer.into_body(), MAX_STAT).collect().await.map_err(|e| e.to_string())?;
         serde_json::from_slice(&body.to_bytes()).map_err(|e| e.to_string())
     };
-    asked.await.unwrap_or_else(|e: String| {
+    let late = || Err(format!("no answer in {OWN_STAT_TIMEOUT:?}"));
+    let told = tokio::time::timeout(OWN_STAT_TIMEOUT, asked).await.unwrap_or_else(|_| late());
+    told.unwrap_or_else(|e: String| {
         error!(target: "ipfsproxy", "cannot ask the daemon for repo/stat: {e}");
         OwnStat::default()
     })

@@ -217,6 +217,9 @@ async fn odd_requests_of_the_protocol_itself_are_answered() {
     assert!(answer.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), "{answer}");
     let answer = exchange(&format!("POST /nothing HTTP/1.1\r\nHost: x\r\n{expect}")).await;
     assert!(answer.starts_with("HTTP/1.1 404 Not Found\r\n"), "{answer}");
+    let unread = "POST /nothing HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 100\r\n\r\n";
+    let answer = exchange(unread).await;
+    assert!(answer.starts_with("HTTP/1.1 404 ") && answer.contains("\r\nConnection: close\r\n"), "{answer}");
 }
 
 #[tokio::test]
