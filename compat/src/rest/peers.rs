@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use http::StatusCode;
+use http::header::CONNECTION;
+use http::{HeaderValue, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
@@ -33,8 +34,12 @@ pub(super) async fn list(call: Call) -> Answer {
 /// `POST /peers`
 pub(super) async fn add(call: Call) -> Answer {
     let bad_body = || Failure::bad_request("error decoding request body");
-    let body =
-        Limited::new(call.request.into_body(), MAX_BODY_BYTES).collect().await.map_err(|_| bad_body())?;
+    let Ok(body) = Limited::new(call.request.into_body(), MAX_BODY_BYTES).collect().await else {
+        // what is left of the body cannot be told from a next request
+        let mut response = bad_body().into_response();
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        return Ok(response);
+    };
     // only the first value counts, whatever follows it
     let first = serde_json::Deserializer::from_slice(&body.to_bytes()).into_iter::<AddPeer>().next();
     let request = first.and_then(Result::ok).ok_or_else(bad_body)?;

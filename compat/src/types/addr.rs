@@ -15,6 +15,7 @@ use multiaddr::Protocol;
 use super::PeerId;
 use super::base;
 use super::cid::{parse_cid, read_multihash};
+use super::memo::{Memo, memo, with_text};
 use super::peer::{parse_base58_hash, peer_text, unusable_hash};
 use crate::go::query::{escape, unescape};
 use crate::go::quote::quote;
@@ -222,12 +223,17 @@ impl fmt::Display for AddrText<'_> {
     }
 }
 
+thread_local! {
+    static TEXTS: Memo<Multiaddr> = const { memo() };
+}
+
 /// An address in a document.
 struct AddrJson<'a>(&'a Multiaddr);
 
 impl Serialize for AddrJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&AddrText(self.0))
+        let addr = self.0;
+        with_text(&TEXTS, addr.as_ref(), addr, || multiaddr_text(addr), |text| serializer.serialize_str(text))
     }
 }
 

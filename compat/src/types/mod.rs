@@ -10,6 +10,7 @@ mod cid_fast;
 mod graph;
 mod id;
 mod info;
+mod memo;
 mod metric;
 mod misc;
 mod options;

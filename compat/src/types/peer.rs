@@ -10,6 +10,7 @@ pub use libp2p_identity::PeerId;
 
 use super::base::{self, Text};
 use super::cid::{inconsistent_length, parse_cid, read_multihash};
+use super::memo::{Memo, memo, with_text};
 
 /// Codec of CIDs that stand for a key.
 const LIBP2P_KEY: u64 = 0x72;
@@ -92,15 +93,18 @@ fn to_base58(peer: &PeerId) -> Text {
     text
 }
 
+thread_local! {
+    static TEXTS: Memo<PeerId> = const { memo() };
+}
+
 /// A peer id in a document; `None` is the empty string.
 pub(super) struct PeerJson<'a>(pub(super) Option<&'a PeerId>);
 
 impl Serialize for PeerJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Some(peer) => serializer.serialize_str(&peer_text(peer)),
-            None => serializer.serialize_str(""),
-        }
+        let Some(peer) = self.0 else { return serializer.serialize_str("") };
+        let digest = AsRef::<multihash::Multihash<64>>::as_ref(peer).digest();
+        with_text(&TEXTS, digest, peer, || peer_text(peer).to_string(), |text| serializer.serialize_str(text))
     }
 }
 
