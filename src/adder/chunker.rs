@@ -4,12 +4,15 @@ use bytes::{Buf, Bytes, BytesMut};
 use cluster_compat::api::Upload;
 
 use super::Error;
+use super::rolling::{BUZ_MAX, Rabin, buzhash_cut};
 use super::unixfs::{LEAF_HEAD, LEAF_TAIL};
 
 /// Chunk size when none is asked for.
 const DEFAULT_SIZE: usize = 262_144;
 /// Largest chunk: 2 MiB less 256 bytes for the headers of a leaf. (Go: `boxo/chunker`)
 const MAX_SIZE: i64 = 2_096_896;
+/// Longest block, and so the longest chunk of a chunker that never cuts. (Go: `boxo/chunker`)
+const MAX_BLOCK_BYTES: usize = 2 * 1024 * 1024;
 /// Bytes between two progress events. (Go: `adder/ipfsadd`)
 const PROGRESS_EVERY: u64 = 262_144;
 
@@ -18,6 +21,12 @@ const PROGRESS_EVERY: u64 = 262_144;
 pub(super) enum Chunker {
     /// Chunks of so many bytes.
     Size(usize),
+    /// Chunks that end by their Rabin fingerprint.
+    Rabin(Rabin),
+    /// Chunks that end by their buzhash.
+    Buzhash,
+    /// The whole file in one chunk, which must not be longer than a block.
+    Whole,
 }
 
 impl Chunker {
@@ -29,11 +38,8 @@ impl Chunker {
         let parts: Vec<&str> = text.split('-').collect();
         match parts[0] {
             "size" => parse_size(&parts),
-            "rabin" => {
-                check_rabin(&parts)?;
-                Err(Error::NotSupported(format!("chunker {text}")))
-            }
-            "buzhash" => Err(Error::NotSupported(format!("chunker {text}"))),
+            "rabin" => parse_rabin(&parts),
+            "buzhash" => Ok(Self::Buzhash),
             _ => Err(Error::Chunker(format!("unrecognized chunker option: {text}"))),
         }
     }
@@ -42,6 +48,18 @@ impl Chunker {
     fn max(self) -> usize {
         match self {
             Self::Size(size) => size,
+            Self::Rabin(rabin) => rabin.max(),
+            Self::Buzhash => BUZ_MAX,
+            Self::Whole => MAX_BLOCK_BYTES,
+        }
+    }
+
+    /// Length of the chunk at the start of `data`, which is as long as a chunk can be or all that is left.
+    fn cut(self, data: &[u8]) -> usize {
+        match self {
+            Self::Size(_) | Self::Whole => data.len(),
+            Self::Rabin(rabin) => rabin.cut(data),
+            Self::Buzhash => buzhash_cut(data),
         }
     }
 }
@@ -65,14 +83,17 @@ fn parse_size(parts: &[&str]) -> Result<Chunker, Error> {
     }
 }
 
-/// The reference's checks of `rabin`, `rabin-AVG` and `rabin-MIN-AVG-MAX`.
-fn check_rabin(parts: &[&str]) -> Result<(), Error> {
-    match *parts {
-        [_] => Ok(()),
+/// `rabin`, `rabin-AVG` or `rabin-MIN-AVG-MAX`.
+fn parse_rabin(parts: &[&str]) -> Result<Chunker, Error> {
+    let (min, average, max) = match *parts {
+        [_] => around(DEFAULT_SIZE as i64),
         [_, average] => {
             let average = atoi(average)?;
             // The reference multiplies in 32-bit floating point.
-            if (average as f32 * 1.5) as i64 > MAX_SIZE { too_large() } else { Ok(()) }
+            if (average as f32 * 1.5) as i64 > MAX_SIZE {
+                return too_large();
+            }
+            around(average)
         }
         [_, min, average, max] => {
             let min = labelled(min, "min", "first label must be min")?;
@@ -82,17 +103,27 @@ fn check_rabin(parts: &[&str]) -> Result<(), Error> {
             let average = labelled(average, "avg", "second label must be avg")?;
             let max = labelled(max, "max", "final label must be max")?;
             if min >= average {
-                chunker_error("incorrect format: rabin-min must be smaller than rabin-avg")
+                return chunker_error("incorrect format: rabin-min must be smaller than rabin-avg");
             } else if average >= max {
-                chunker_error("incorrect format: rabin-avg must be smaller than rabin-max")
+                return chunker_error("incorrect format: rabin-avg must be smaller than rabin-max");
             } else if max > MAX_SIZE {
-                too_large()
-            } else {
-                Ok(())
+                return too_large();
             }
+            (min, average, max)
         }
-        _ => chunker_error("incorrect format (expected 'rabin' 'rabin-[avg]' or 'rabin-[min]-[avg]-[max]'"),
-    }
+        _ => {
+            return chunker_error(
+                "incorrect format (expected 'rabin' 'rabin-[avg]' or 'rabin-[min]-[avg]-[max]'",
+            );
+        }
+    };
+    let size = |number: i64| usize::try_from(number).unwrap_or(0);
+    Ok(Rabin::new(size(min), size(average), size(max)).map_or(Chunker::Whole, Chunker::Rabin))
+}
+
+/// Minimum, average and maximum of the reference around an average.
+fn around(average: i64) -> (i64, i64, i64) {
+    (average / 3, average, average + average / 2)
 }
 
 /// `N` or `label:N`.
@@ -157,9 +188,33 @@ impl<'a> Chunks<'a> {
         self.n_bytes
     }
 
+    /// Takes the next chunk out of a buffer that is full or holds the end.
+    async fn chunk(&mut self, buffer: &mut BytesMut) -> Result<BytesMut, Error> {
+        if self.chunker == Chunker::Whole && buffer.len() == LEAF_HEAD + MAX_BLOCK_BYTES {
+            let is_more = !self.rest.is_empty() || self.upload.read().await?.is_some();
+            if is_more {
+                // (Go: `boxo/ipld/unixfs/importer/helpers`)
+                return chunker_error("object size limit exceeded");
+            }
+        }
+        let end = LEAF_HEAD + self.chunker.cut(&buffer[LEAF_HEAD..]);
+        if end == buffer.len() {
+            return Ok(std::mem::take(buffer));
+        }
+        let mut next = BytesMut::with_capacity(LEAF_HEAD + self.chunker.max() + LEAF_TAIL);
+        next.resize(LEAF_HEAD, 0);
+        next.extend_from_slice(&buffer[end..]);
+        let mut chunk = std::mem::replace(buffer, next);
+        chunk.truncate(end);
+        Ok(chunk)
+    }
+
     /// Whether the file ended with a whole chunk, so that its end was found by one more read.
     pub(super) fn ended_on_a_border(&self) -> bool {
-        self.n_bytes > 0 && self.n_bytes.is_multiple_of(self.chunker.max() as u64)
+        match self.chunker {
+            Chunker::Size(size) => self.n_bytes > 0 && self.n_bytes.is_multiple_of(size as u64),
+            Chunker::Rabin(_) | Chunker::Buzhash | Chunker::Whole => false,
+        }
     }
 
     /// Continues with `buffer`, which is empty or what an earlier call left in it.
@@ -167,7 +222,7 @@ impl<'a> Chunks<'a> {
         let full = LEAF_HEAD + self.chunker.max();
         loop {
             if buffer.len() == full {
-                return Ok(Next::Chunk(std::mem::take(buffer)));
+                return self.chunk(buffer).await.map(Next::Chunk);
             }
             if self.rest.is_empty() && !self.is_at_end {
                 match self.upload.read().await? {
@@ -185,8 +240,10 @@ impl<'a> Chunks<'a> {
                 continue;
             }
             if self.rest.is_empty() {
-                let is_empty = buffer.len() <= LEAF_HEAD;
-                return Ok(if is_empty { Next::End } else { Next::Chunk(std::mem::take(buffer)) });
+                if buffer.len() <= LEAF_HEAD {
+                    return Ok(Next::End);
+                }
+                return self.chunk(buffer).await.map(Next::Chunk);
             }
             if buffer.is_empty() {
                 // Small files are one piece: no need for the room of a whole chunk.
@@ -243,6 +300,9 @@ mod tests {
         );
         refused("size", "incorrect chunker string format (expected size-{size})");
         refused("size--1", "incorrect chunker string format (expected size-{size})");
+        assert_eq!(Chunker::parse("rabin-0").unwrap(), Chunker::Whole);
+        assert!(matches!(Chunker::parse("rabin-1397931").unwrap(), Chunker::Rabin(_)));
+        assert_eq!(Chunker::parse("buzhash-whatever").unwrap(), Chunker::Buzhash);
         refused("rabin-12-512-1024", "rabin min must be greater than 16");
         refused("rabin-512-100-1024", "incorrect format: rabin-min must be smaller than rabin-avg");
         refused("rabin-100-1024-512", "incorrect format: rabin-avg must be smaller than rabin-max");

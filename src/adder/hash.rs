@@ -1,6 +1,9 @@
 //! CIDs of blocks: version and hash function of an import.
 
+use blake2::digest::{Update, VariableOutput};
+use blake2::{Blake2bVar, Blake2sVar};
 use cluster_compat::types::Cid;
+use multihash::Multihash;
 use multihash_codetable::{Code, MultihashDigest};
 
 use super::Error;
@@ -24,7 +27,6 @@ const NOT_YET: &[&str] = &[
     "keccak-384",
     "keccak-512",
     "blake3",
-    "dbl-sha2-256",
     "murmur3-x64-64",
     "shake-128",
     "shake-256",
@@ -34,11 +36,61 @@ const NOT_YET: &[&str] = &[
     "poseidon-bls12_381-a2-fc1",
 ];
 
+/// Multihash codes of BLAKE2b and BLAKE2s with digests of one byte; each further byte adds one.
+const BLAKE2B_8: u64 = 0xb201;
+const BLAKE2S_8: u64 = 0xb241;
+/// Multihash code of SHA-256 applied twice.
+const DBL_SHA2_256: u64 = 0x56;
+
+/// A hash function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Function {
+    Sha2_256,
+    Sha2_512,
+    DoubleSha2_256,
+    /// With a digest of so many bytes, as the next one.
+    Blake2b(u8),
+    Blake2s(u8),
+}
+
+impl Function {
+    fn digest(self, data: &[u8]) -> Multihash<64> {
+        let mut buffer = [0; 64];
+        let (code, len) = match self {
+            Self::Sha2_256 => return Code::Sha2_256.digest(data),
+            Self::Sha2_512 => return Code::Sha2_512.digest(data),
+            Self::DoubleSha2_256 => {
+                let once = Code::Sha2_256.digest(data);
+                buffer[..32].copy_from_slice(Code::Sha2_256.digest(once.digest()).digest());
+                (DBL_SHA2_256, 32)
+            }
+            Self::Blake2b(len) => {
+                finish(Blake2bVar::new(usize::from(len)), data, &mut buffer[..usize::from(len)]);
+                (BLAKE2B_8 + u64::from(len) - 1, len)
+            }
+            Self::Blake2s(len) => {
+                finish(Blake2sVar::new(usize::from(len)), data, &mut buffer[..usize::from(len)]);
+                (BLAKE2S_8 + u64::from(len) - 1, len)
+            }
+        };
+        // A digest of at most 64 bytes always fits.
+        Multihash::wrap(code, &buffer[..usize::from(len)]).unwrap_or_default()
+    }
+}
+
+/// Hashes into `out`, whose length is the one the hasher was made for.
+fn finish<H: Update + VariableOutput, E>(hasher: Result<H, E>, data: &[u8], out: &mut [u8]) {
+    if let Ok(mut hasher) = hasher {
+        hasher.update(data);
+        let _ = hasher.finalize_variable(out);
+    }
+}
+
 /// How blocks of one import are named.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CidBuilder {
     version: i64,
-    code: Code,
+    function: Function,
 }
 
 impl CidBuilder {
@@ -47,9 +99,9 @@ impl CidBuilder {
         if !(0..=1).contains(&version) {
             return Err(Error::CidVersion(version));
         }
-        let code = parse_hash(&hash.to_lowercase())?;
-        let version = if code == Code::Sha2_256 { version } else { 1 };
-        Ok(Self { version, code })
+        let function = parse_hash(&hash.to_lowercase())?;
+        let version = if function == Function::Sha2_256 { version } else { 1 };
+        Ok(Self { version, function })
     }
 
     /// The version after [`CidBuilder::new`] looked at the hash.
@@ -59,7 +111,7 @@ impl CidBuilder {
 
     /// The CID of a dag-pb node.
     pub(super) fn dag_pb(self, block: &[u8]) -> Cid {
-        let digest = self.code.digest(block);
+        let digest = self.function.digest(block);
         if self.version == 0
             && let Ok(cid) = Cid::new_v0(digest)
         {
@@ -70,30 +122,31 @@ impl CidBuilder {
 
     /// The CID of a raw block; version 1 always.
     pub(super) fn raw(self, block: &[u8]) -> Cid {
-        Cid::new_v1(RAW, self.code.digest(block))
+        Cid::new_v1(RAW, self.function.digest(block))
     }
 }
 
 /// The hash function go-multihash calls `name`.
-fn parse_hash(name: &str) -> Result<Code, Error> {
+fn parse_hash(name: &str) -> Result<Function, Error> {
     Ok(match name {
-        "sha2-256" => Code::Sha2_256,
-        "sha2-512" => Code::Sha2_512,
-        _ if NOT_YET.contains(&name) || is_blake2(name) => {
-            return Err(Error::NotSupported(format!("hash {name}")));
-        }
-        _ => return Err(Error::UnknownHash),
+        "sha2-256" => Function::Sha2_256,
+        "sha2-512" => Function::Sha2_512,
+        "dbl-sha2-256" => Function::DoubleSha2_256,
+        _ if NOT_YET.contains(&name) => return Err(Error::NotSupported(format!("hash {name}"))),
+        _ => blake2(name).ok_or(Error::UnknownHash)?,
     })
 }
 
-/// Whether `name` is one of `blake2b-8` … `blake2b-512`, `blake2s-8` … `blake2s-256`.
-fn is_blake2(name: &str) -> bool {
-    let (bits, most) = match (name.strip_prefix("blake2b-"), name.strip_prefix("blake2s-")) {
-        (Some(bits), _) => (bits, 512),
-        (_, Some(bits)) => (bits, 256),
-        _ => return false,
-    };
-    bits.parse::<u32>().is_ok_and(|n| n > 0 && n <= most && n.is_multiple_of(8) && n.to_string() == bits)
+/// `blake2b-8` … `blake2b-512`, `blake2s-8` … `blake2s-256`.
+fn blake2(name: &str) -> Option<Function> {
+    let (bits, most, function): (_, _, fn(u8) -> Function) =
+        match (name.strip_prefix("blake2b-"), name.strip_prefix("blake2s-")) {
+            (Some(bits), _) => (bits, 512, Function::Blake2b),
+            (_, Some(bits)) => (bits, 256, Function::Blake2s),
+            _ => return None,
+        };
+    let n: u32 = bits.parse().ok().filter(|n: &u32| n.to_string() == bits)?;
+    (n > 0 && n <= most && n.is_multiple_of(8)).then(|| function((n / 8) as u8))
 }
 
 #[cfg(test)]
@@ -106,6 +159,17 @@ mod tests {
         assert_eq!(CidBuilder::new(0, "SHA2-512").unwrap().version(), 1);
     }
 
+    /// Vectors D08 and A04, and `hashes-refused.json`.
+    #[test]
+    fn digests_carry_their_code_and_length() {
+        let raw = |hash, data: &str| CidBuilder::new(1, hash).unwrap().raw(data.as_bytes()).to_string();
+        let cid = "bafk2bzaceawsyhsnrwwy5mtit2emnjfalkxsyq2p2ptd6fuliolzwwjbs42fq";
+        assert_eq!(raw("blake2b-256", "Cid4Data"), cid);
+        let cid = "bafkvmif4mlklqdm6g3nctqlmlvgz6eltd43akldsianhnqr4b622tn2eem";
+        assert_eq!(raw("dbl-sha2-256", "hello world"), cid);
+        assert_eq!(CidBuilder::new(1, "blake2b-8").unwrap().raw(b"").hash().digest().len(), 1);
+    }
+
     #[test]
     fn unknown_versions_and_hashes_are_named_in_this_order() {
         let text = |version, hash| CidBuilder::new(version, hash).unwrap_err().to_string();
@@ -114,6 +178,7 @@ mod tests {
         assert_eq!(text(1, "nope"), "hash function name not known");
         assert_eq!(text(1, "blake2b-9"), "hash function name not known");
         assert_eq!(text(1, "md5"), "hash md5 is not supported yet");
-        assert_eq!(text(1, "blake2b-8"), "hash blake2b-8 is not supported yet");
+        assert_eq!(text(1, "blake2s-264"), "hash function name not known");
+        assert_eq!(text(1, "blake2b-0256"), "hash function name not known");
     }
 }

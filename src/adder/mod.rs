@@ -25,6 +25,7 @@ mod hash;
 mod host;
 mod import;
 mod layout;
+mod rolling;
 mod sink;
 #[cfg(test)]
 mod tests;

@@ -69,7 +69,9 @@ fn options(random: &mut StdRng) -> (AddParams, Vec<String>) {
     params.cid_version = random.random_range(0..2);
     params.raw_leaves = random.random_bool(0.5);
     params.wrap_with_directory = random.random_bool(0.3);
-    params.chunker = ["size-262144", "size-1000", "size-65536"].choose(random).unwrap().to_string();
+    let chunkers =
+        ["size-262144", "size-1000", "size-65536", "rabin-1000-3000-9000", "rabin-65536", "buzhash"];
+    params.chunker = chunkers.choose(random).unwrap().to_string();
     let mut arguments = vec![
         format!("--cid-version={}", params.cid_version),
         format!("--raw-leaves={}", params.raw_leaves),
