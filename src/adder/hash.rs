@@ -9,7 +9,7 @@ use multihash_codetable::{Code, MultihashDigest};
 use super::Error;
 
 /// Multicodec of dag-pb.
-const DAG_PB: u64 = 0x70;
+pub(super) const DAG_PB: u64 = 0x70;
 /// Multicodec of raw blocks.
 const RAW: u64 = 0x55;
 
@@ -76,6 +76,23 @@ impl Function {
         // A digest of at most 64 bytes always fits.
         Multihash::wrap(code, &buffer[..usize::from(len)]).unwrap_or_default()
     }
+}
+
+/// The multihash of `data` with the function of a multicodec and a digest of `len` bytes; `None` if this table
+/// cannot compute it.
+pub(super) fn digest(code: u64, len: u8, data: &[u8]) -> Option<Multihash<64>> {
+    let function = match code {
+        0 => return Multihash::wrap(0, data).ok(),
+        0x12 => Function::Sha2_256,
+        0x13 => Function::Sha2_512,
+        DBL_SHA2_256 => Function::DoubleSha2_256,
+        BLAKE2B_8..=0xb240 => Function::Blake2b((code - BLAKE2B_8 + 1) as u8),
+        BLAKE2S_8..=0xb260 => Function::Blake2s((code - BLAKE2S_8 + 1) as u8),
+        _ => return None,
+    };
+    let whole = function.digest(data);
+    // A digest may be cut short.
+    Multihash::wrap(code, whole.digest().get(..usize::from(len))?).ok()
 }
 
 /// Hashes into `out`, whose length is the one the hasher was made for.

@@ -19,9 +19,9 @@ use super::directory::{Nodes, Tree};
 use super::files::{self, Step, Walk};
 use super::hash::CidBuilder;
 use super::layout::{Balanced, Finished, Layout, Trickle};
-use super::sink::{Sink, transfer};
+use super::sink::{Pins, Sink, transfer};
 use super::unixfs::{LEAF_HEAD, LeafKind, Node, leaf, symlink};
-use super::{Error, Host, MAX_QUEUED_OUTPUTS};
+use super::{Error, Host, MAX_QUEUED_OUTPUTS, car};
 
 /// Chunks from this size on are hashed on a blocking thread: below, handing over costs more than it frees.
 const HASH_ELSEWHERE_FROM: usize = 128 * 1024;
@@ -85,11 +85,14 @@ async fn run(
     outputs: mpsc::Sender<AddedOutput>,
 ) -> Result<(), Error> {
     let no_pin = params.no_pin;
+    if params.shard {
+        return Err(Error::NotSupported("shard".into()));
+    }
     let (sink, start) = Sink::new(host.clone(), params.options.clone(), params.local);
-    let mut importer = Importer::new(params, sink, outputs)?;
-    let import = async move {
-        importer.read(&mut *upload).await?;
-        Ok::<_, Error>((importer.sink.finish(), importer.roots))
+    let import: BoxFuture<'_, Result<(Pins, Vec<Cid>), Error>> = if params.format == Format::Car {
+        Box::pin(import_car(params.wrap_with_directory, &mut *upload, sink, outputs))
+    } else {
+        Box::pin(import_files(Importer::new(params, sink, outputs)?, &mut *upload))
     };
     let mut import = pin!(import);
     let mut transfer = pin!(transfer(host, start));
@@ -113,6 +116,24 @@ async fn run(
         info!(target: "adder", "{root} successfully added to cluster");
     }
     Ok(())
+}
+
+async fn import_files(mut importer: Importer, upload: &mut dyn Upload) -> Result<(Pins, Vec<Cid>), Error> {
+    importer.read(upload).await?;
+    Ok((importer.sink.finish(), importer.roots))
+}
+
+async fn import_car(
+    wrap: bool,
+    upload: &mut dyn Upload,
+    mut sink: Sink,
+    outputs: mpsc::Sender<AddedOutput>,
+) -> Result<(Pins, Vec<Cid>), Error> {
+    if wrap {
+        return Err(Error::car("cannot wrap a CAR file upload"));
+    }
+    let root = car::read(upload, &mut sink, &outputs).await?;
+    Ok((sink.finish(), vec![root]))
 }
 
 /// An import on its way.
@@ -140,12 +161,6 @@ struct Root {
 
 impl Importer {
     fn new(params: AddParams, sink: Sink, outputs: mpsc::Sender<AddedOutput>) -> Result<Self, Error> {
-        if params.shard {
-            return Err(Error::NotSupported("shard".into()));
-        }
-        if params.format == Format::Car {
-            return Err(Error::NotSupported("format car".into()));
-        }
         let cids = CidBuilder::new(params.cid_version, &params.hash)?;
         Ok(Self {
             sink,

@@ -3,6 +3,7 @@
 //! ```text
 //! Upload ──► files (which entry stands where) ──► chunker ──► leaves ──► layout ─┐
 //!                                                   directories, links, HAMT ───┴─► sink ──► Host::put_blocks
+//!        └─► car (finished blocks, checked) ──────────────────────────────────────┘
 //!                                                   events ──► the stream                └─► Host::pin, at the end
 //! ```
 //!
@@ -15,9 +16,11 @@
 //! - Nothing is spawned: the import runs while its stream is polled, hashing aside, and stops when it is dropped.
 //! - Without wrapping, top-level entries are independent roots and each is pinned (ruling A4).
 
+mod car;
 mod chunker;
 #[cfg(test)]
 mod collector;
+mod decode;
 mod directory;
 mod files;
 mod hamt;
@@ -72,6 +75,12 @@ pub enum Error {
     /// The body held no part that is a file, link or directory.
     #[error("nothing to add: the multipart body has no file parts")]
     NoParts,
+    /// A CAR that is broken, or not one; the text is the reference's where it has one.
+    #[error("{0}")]
+    Car(String),
+    /// A CAR that is a header alone.
+    #[error("nothing to add: the CAR file has no blocks")]
+    NoBlocks,
     /// A file stands where a directory is. (Go: `boxo/mfs`)
     #[error("directory already has entry by that name")]
     EntryExists,
@@ -89,18 +98,27 @@ pub enum Error {
     Interrupted,
 }
 
+impl Error {
+    fn car(text: impl Into<String>) -> Self {
+        Self::Car(text.into())
+    }
+}
+
 impl From<Error> for api::Error {
     fn from(error: Error) -> Self {
         match error {
             Error::Api(error) => error,
-            Error::NoParts | Error::NotSupported(_) | Error::TooDeep(_) | Error::NotADirectory(_) => {
-                Self::bad_request(error.to_string())
-            }
+            Error::NoParts
+            | Error::NoBlocks
+            | Error::NotSupported(_)
+            | Error::TooDeep(_)
+            | Error::NotADirectory(_) => Self::bad_request(error.to_string()),
             Error::AllDestinationsFailed
             | Error::Chunker(_)
             | Error::CidVersion(_)
             | Error::UnknownHash
             | Error::MissingPath
+            | Error::Car(_)
             | Error::EntryExists
             | Error::HamtTooDeep
             | Error::Interrupted => Self::internal(error.to_string()),

@@ -1,6 +1,7 @@
 //! Tests of whole imports.
 
 mod behaviour;
+mod cars;
 mod kubo;
 mod vectors;
 
