@@ -85,7 +85,8 @@ impl Client {
         &self,
         types: &'static [&'static str],
     ) -> BoxStream<'static, Result<(Cid, IpfsPinStatus), Error>> {
-        let listing = Listing {
+        // Boxed: the state is passed from item to item, and a reply is large.
+        let listing = Box::new(Listing {
             client: Arc::clone(&self.inner),
             types,
             limit: self.request_limit(),
@@ -93,7 +94,7 @@ impl Client {
             documents: Documents::default(),
             ready: VecDeque::new(),
             is_over: false,
-        };
+        });
         stream::unfold(listing, |mut listing| async move {
             let item = listing.next().await?;
             if item.is_err() {

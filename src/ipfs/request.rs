@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
@@ -31,6 +32,9 @@ const MAX_ERROR_BYTES: usize = 64 * 1024;
 /// Longest reply that is read as a whole; the longest real ones are blocks and lists of peers.
 const MAX_REPLY_BYTES: usize = 64 << 20;
 
+/// Frames of a reply between two looks at the clock.
+const FRAMES_PER_LOOK: u32 = 32;
+
 /// Trailer in which Kubo reports a failure after the first byte of output.
 const STREAM_ERROR: &str = "x-stream-error";
 
@@ -52,10 +56,14 @@ impl Limit {
         Self { at: Instant::now().checked_add(span), cause: Cause::DeadlineExceeded }
     }
 
+    fn is_over(self) -> bool {
+        self.at.is_some_and(|at| at <= Instant::now())
+    }
+
     async fn hold<T>(self, work: impl Future<Output = T>) -> Result<T, Cause> {
         match self.at {
             None => Ok(work.await),
-            Some(at) if at <= Instant::now() => Err(self.cause),
+            Some(_) if self.is_over() => Err(self.cause),
             Some(at) => tokio::time::timeout_at(at, work).await.map_err(|_| self.cause),
         }
     }
@@ -196,6 +204,7 @@ impl Daemon {
                         is_own: target.elsewhere.is_none(),
                         body: response.into_body(),
                         inflate,
+                        n_frames: 0,
                         late: None,
                         limit: Limit::NONE,
                     });
@@ -329,6 +338,8 @@ pub(super) struct Reply {
     body: Incoming,
     /// Present when the body is packed, until its end.
     inflate: Option<Box<Inflate>>,
+    /// Frames read.
+    n_frames: u32,
     /// What the trailer said.
     late: Option<String>,
     /// May be moved while the reply is read.
@@ -360,8 +371,22 @@ impl Reply {
     async fn frame(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             let Some(link) = self.link.as_mut() else { return Ok(None) };
-            let frame = std::future::poll_fn(|cx| link.poll_frame(&mut self.body, cx));
-            match self.limit.hold(frame).await? {
+            let body = &mut self.body;
+            // A frame that is there already costs no timer; a daemon that never stops talking is looked at
+            // now and then.
+            let frame = match std::future::poll_fn(|cx| Poll::Ready(link.poll_frame(body, cx))).await {
+                Poll::Ready(frame) => {
+                    self.n_frames = self.n_frames.wrapping_add(1);
+                    if self.n_frames.is_multiple_of(FRAMES_PER_LOOK) && self.limit.is_over() {
+                        return Err(self.limit.cause.into());
+                    }
+                    frame
+                }
+                Poll::Pending => {
+                    self.limit.hold(std::future::poll_fn(|cx| link.poll_frame(body, cx))).await?
+                }
+            };
+            match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(piece) if piece.is_empty() => {}
                     Ok(piece) => return Ok(Some(piece)),
