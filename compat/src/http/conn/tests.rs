@@ -1,3 +1,5 @@
+//! Connections as clients see them, byte by byte.
+
 use futures::StreamExt;
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};

@@ -1,3 +1,5 @@
+//! Upload bodies as recorded, cut in every way.
+
 use std::convert::Infallible;
 
 use futures::stream;
