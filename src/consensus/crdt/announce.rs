@@ -48,6 +48,7 @@ impl Announcer {
     /// Announces until stopped; what was written last is still told then.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut plan = Plan::new(self.rebroadcast_interval, Instant::now(), rand::random());
+        let mut had_listeners = false;
         self.heads.mark_unchanged();
         loop {
             tokio::select! {
@@ -63,10 +64,12 @@ impl Announcer {
                 }
                 Some(message) = self.gossip.recv() => self.on_gossip(&message, &mut plan),
                 Ok(()) = self.listeners.changed() => {
+                    let has_listeners = *self.listeners.borrow_and_update() > 0;
                     // gossip sent before anyone listened is lost
-                    if *self.listeners.borrow_and_update() == 1 {
+                    if has_listeners && !had_listeners {
                         plan.announce_soon(Instant::now());
                     }
+                    had_listeners = has_listeners;
                 }
             }
         }

@@ -183,7 +183,7 @@ mod tests {
         let before = info(&*store).unwrap();
         let broken = pins(2).chain([Err(StateError::Import { number: 3, cause: "no pin".into() })]);
         let refused = import(&*store, broken, &Overrides::default()).unwrap_err();
-        assert_eq!(refused.to_string(), "pin 3: no pin");
+        assert_eq!(refused.to_string(), "no pin");
         assert_eq!((listed(&store), info(&*store).unwrap()), (5, before));
     }
 

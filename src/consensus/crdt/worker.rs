@@ -133,8 +133,13 @@ impl Worker {
             Err(_) if group.len() > 1 => group.into_iter().for_each(|command| self.on_group(vec![command])),
             Err(cause) => {
                 error!(target: "crdt", "error writing to the pinset: {cause}");
-                if let Some(command) = group.into_iter().next() {
-                    answer(command, Err(from_core(cause)));
+                match (group.into_iter().next(), self.batching) {
+                    // the batch is tried again, a whole age later
+                    (Some(Cmd::BatchAge(_)), Some(batching)) => {
+                        self.due.send_replace(Some(Instant::now() + batching.max_age));
+                    }
+                    (Some(command), _) => answer(command, Err(from_core(cause))),
+                    (None, _) => {}
                 }
             }
         }
