@@ -117,6 +117,12 @@ impl Daemon {
         Ok(Self { address, via, origin, host, pool: Pool::default(), throttle: Throttle::new(PAUSE) })
     }
 
+    /// Whether the last request got a response.
+    #[cfg(test)]
+    pub(super) fn is_answering(&self) -> bool {
+        self.throttle.is_open()
+    }
+
     /// Posts without a body and reads the whole reply.
     pub(super) async fn call(self: &Arc<Self>, path: &str, limit: Limit) -> Result<Bytes, Error> {
         let mut reply = self.post(path, None, Outgoing::Empty, limit).await?;

@@ -341,7 +341,6 @@ async fn a_daemon_that_is_down_is_reported_as_go_does_and_lifted_by_any_response
         let failure = client.id().await.unwrap_err().to_string();
         assert_eq!(failure, expected);
     }
-    assert!(start.elapsed() < Duration::from_secs(1));
     // from here on one request a second
     client.id().await.unwrap_err();
     assert!(start.elapsed() >= Duration::from_secs(1));
@@ -354,20 +353,20 @@ async fn a_daemon_that_is_down_is_reported_as_go_does_and_lifted_by_any_response
             socket.write_all(b"HTTP/1.1 500 X\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
         }
     });
-    client.id().await.unwrap_err();
-    let start = Instant::now();
-    client.id().await.unwrap_err();
-    client.id().await.unwrap_err();
-    assert!(start.elapsed() < Duration::from_secs(1));
+    for _ in 0..3 {
+        let failure = client.id().await.unwrap_err().to_string();
+        assert_eq!(failure, "IPFS request failed (is it running?) (id). Code 500: ");
+    }
+    assert!(client.inner.daemon.is_answering());
     server.join().unwrap();
 }
 
 #[tokio::test]
 async fn each_call_has_its_limit() {
     let (kubo, client) = fake_with(|options| {
-        options.ipfs_request_timeout = Duration::from_millis(100);
-        options.unpin_timeout = Duration::from_millis(100);
-        options.repogc_timeout = Duration::from_millis(100);
+        options.ipfs_request_timeout = Duration::from_millis(700);
+        options.unpin_timeout = Duration::from_millis(700);
+        options.repogc_timeout = Duration::from_millis(700);
     })
     .await;
     let origin = format!("http://{}/api/v0", kubo.authority());

@@ -141,7 +141,7 @@ async fn answers_to_pin_add_decide_what_becomes_of_a_pin() {
 
 #[tokio::test]
 async fn a_pin_without_progress_is_ended() {
-    let stall = Duration::from_millis(200);
+    let stall = Duration::from_millis(700);
     let (kubo, client) = fake_with(|options| options.pin_timeout = stall).await;
     let url = format!("http://{}/api/v0/pin/add?arg={ALPHA}&recursive=true&progress=true", kubo.authority());
     let head = || Part::Bytes(HEAD.to_vec());
@@ -165,11 +165,11 @@ async fn a_pin_without_progress_is_ended() {
 
 #[tokio::test]
 async fn a_pin_with_progress_goes_on_for_many_limits() {
-    let stall = Duration::from_millis(400);
+    let stall = Duration::from_millis(1000);
     let (kubo, client) = fake_with(|options| options.pin_timeout = stall).await;
     let mut parts = vec![Part::Bytes(HEAD.to_vec())];
     for n in 1..=30 {
-        parts.extend([Part::Pause(stall / 10), chunk(&format!("{{\"Progress\":{n}}}\n"))]);
+        parts.extend([Part::Pause(stall / 12), chunk(&format!("{{\"Progress\":{n}}}\n"))]);
     }
     parts.push(Part::Bytes(b"0\r\n\r\n".to_vec()));
     kubo.set_rules(vec![Rule::new("pin/add", parts)]);
@@ -483,17 +483,17 @@ async fn a_daemon_that_gives_up_on_an_upload_does_not_block_the_sender() {
 
 #[tokio::test]
 async fn a_daemon_that_takes_nothing_ends_an_upload_but_a_slow_source_does_not() {
-    let silence = Duration::from_millis(200);
+    let silence = Duration::from_millis(700);
     let (kubo, client) = fake_with(|options| options.ipfs_request_timeout = silence).await;
     kubo.set_rules(vec![Rule::new("block/put", vec![Part::Hang])]);
     let failure = put(&client, &[(ALPHA, b"alpha\n")]).await.unwrap_err().to_string();
-    assert_eq!(failure, "block/put: the daemon took nothing for 0.2 seconds");
+    assert_eq!(failure, "block/put: the daemon took nothing for 0.7 seconds");
     kubo.set_rules(Vec::new());
     let (tx, rx) = mpsc::channel(1);
     let feed = async {
-        for _ in 0..3 {
+        for _ in 0..2 {
             tx.send(Block { cid: cid(ALPHA), data: Bytes::from_static(b"alpha\n") }).await.unwrap();
-            tokio::time::sleep(silence * 2).await;
+            tokio::time::sleep(silence + silence / 2).await;
         }
         drop(tx);
     };
