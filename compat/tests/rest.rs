@@ -389,8 +389,7 @@ async fn malformed_requests_are_refused_in_the_references_words() {
         ("stream-channels=x", "parameter stream-channels invalid"),
         ("no-pin=yes", "parameter no-pin invalid"),
         ("shard=true", "shard=true is not supported yet"),
-        ("format=car", "format=car is not supported yet"),
-        ("stream-channels=false&chunker=rabin", "chunker=rabin is not supported yet"),
+        ("stream-channels=false&shard=true", "shard=true is not supported yet"),
     ] {
         let add = with_body(&format!("/add?{query}"), Some("multipart/form-data; boundary=x"), "--x--\r\n");
         check(&server, &add, (400, message)).await;

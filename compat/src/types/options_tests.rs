@@ -1,3 +1,5 @@
+//! Pin options from query strings: what is read, what is refused and in which words.
+
 use super::*;
 
 const PEER: &str = "12D3KooWFyjPo1BnEk1AFvPoiD2CF1ruwnmAsjr7itumrmhFJgSt";
