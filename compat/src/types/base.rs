@@ -18,7 +18,6 @@ const BASE64_STD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuv
 const BASE64_URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// Short text on the stack; ASCII only.
-#[derive(Clone)]
 pub(crate) struct Text {
     bytes: [u8; TEXT_LEN],
     len: usize,

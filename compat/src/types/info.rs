@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::addr::{AddrsJson, deserialize_addrs};
 use super::cid::{CidJson, deserialize_cid};
 use super::misc::or_default;
-use super::peer::{PeerJson, PeersJson, deserialize_peer, deserialize_peers, peer_text};
+use super::peer::{PeerJson, PeersJson, deserialize_peer, deserialize_peers, with_peer_text};
 use super::{Cid, Multiaddr, PeerId, TrackerStatus};
 use crate::go::time::Time;
 
@@ -101,7 +101,7 @@ impl GlobalPinInfo {
             self.created = info.created;
             self.metadata = info.metadata;
         }
-        self.peer_map.insert(peer_text(&info.peer).to_string(), info.short);
+        self.peer_map.insert(with_peer_text(&info.peer, str::to_owned), info.short);
     }
 
     /// Whether any peer's status is wanted by a filter.

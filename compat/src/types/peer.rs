@@ -1,8 +1,5 @@
 //! Peer ids: text with the reference's errors, JSON.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
-
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -14,9 +11,6 @@ use super::memo::{Memo, memo, with_text};
 
 /// Codec of CIDs that stand for a key.
 const LIBP2P_KEY: u64 = 0x72;
-
-/// Texts that a thread keeps: more than a line of a list names on most clusters, few enough to look through.
-const N_TEXTS_KEPT: usize = 8;
 
 /// Parses a peer id in base58 or CID form; the error is go-libp2p's text.
 pub fn parse_peer_id(text: &str) -> Result<PeerId, String> {
@@ -68,24 +62,8 @@ fn codec_name(codec: u64) -> String {
     format!("\"{name}\"")
 }
 
-/// The text of a peer id without allocation. Lists name the same few peers on every line, so each thread keeps the
-/// texts it needed last: base58 is a long division.
+/// The text of a peer id without allocation.
 pub(crate) fn peer_text(peer: &PeerId) -> Text {
-    thread_local! {
-        static LAST: RefCell<VecDeque<(PeerId, Text)>> = const { RefCell::new(VecDeque::new()) };
-    }
-    LAST.with_borrow_mut(|last| {
-        if let Some((_, text)) = last.iter().find(|(known, _)| known == peer) {
-            return text.clone();
-        }
-        let text = to_base58(peer);
-        last.truncate(N_TEXTS_KEPT - 1);
-        last.push_front((*peer, text.clone()));
-        text
-    })
-}
-
-fn to_base58(peer: &PeerId) -> Text {
     let mut bytes = [0; 96];
     let len = AsRef::<multihash::Multihash<64>>::as_ref(peer).write(&mut bytes[..]).unwrap_or(0);
     let mut text = Text::new();
@@ -97,14 +75,19 @@ thread_local! {
     static TEXTS: Memo<PeerId> = const { memo() };
 }
 
+/// Gives the text of a peer id to `read`: quick for one that was printed lately, where base58 is a long division.
+pub(super) fn with_peer_text<R>(peer: &PeerId, read: impl FnOnce(&str) -> R) -> R {
+    let digest = AsRef::<multihash::Multihash<64>>::as_ref(peer).digest();
+    with_text(&TEXTS, digest, peer, || peer_text(peer).to_string(), read)
+}
+
 /// A peer id in a document; `None` is the empty string.
 pub(super) struct PeerJson<'a>(pub(super) Option<&'a PeerId>);
 
 impl Serialize for PeerJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Some(peer) = self.0 else { return serializer.serialize_str("") };
-        let digest = AsRef::<multihash::Multihash<64>>::as_ref(peer).digest();
-        with_text(&TEXTS, digest, peer, || peer_text(peer).to_string(), |text| serializer.serialize_str(text))
+        with_peer_text(peer, |text| serializer.serialize_str(text))
     }
 }
 
@@ -175,6 +158,7 @@ mod tests {
         for _ in 0..3 {
             for peer in peers.iter().chain(peers.iter().rev()).chain(&peers[..3]) {
                 assert_eq!(&*peer_text(peer), peer.to_string());
+                with_peer_text(peer, |text| assert_eq!(text, peer.to_string()));
             }
         }
     }
