@@ -142,6 +142,8 @@ struct DaemonStage {
     ahead: Ahead,
     /// When to tell ahead; `None` once that is done, or where it cannot be.
     ahead_at: Option<Instant>,
+    /// Whether the reader has just got those, and shall have a moment to pass them on.
+    is_told_now: bool,
 }
 
 /// The first pins of the daemon: not yet told, or told already.
@@ -161,6 +163,7 @@ impl List {
                 held: Held::default(),
                 ahead: Ahead::default(),
                 ahead_at: filter.matches(TrackerStatus::PINNED).then(|| Instant::now() + AHEAD_AFTER),
+                is_told_now: false,
             }))
         } else {
             Stage::Pinset(shared.pinset.pages(), None, Ahead::default())
@@ -197,6 +200,7 @@ impl List {
                     }
                     let page = self.shared.join(&self.me, self.filter, Some(&stage.held), pins);
                     stage.ahead.told = told;
+                    stage.is_told_now = true;
                     Some(page)
                 }
                 Heard::Failure(e) => {
@@ -245,6 +249,10 @@ enum Heard {
 impl DaemonStage {
     /// Takes in what the daemon says next.
     async fn listen(&mut self) -> Heard {
+        // a server sends what it has when there is nothing more for now; with a busy daemon that would be never
+        if std::mem::take(&mut self.is_told_now) {
+            tokio::task::yield_now().await;
+        }
         let ahead_at = self.ahead_at.filter(|_| !self.ahead.waiting.is_empty());
         // a daemon that never pauses leaves a timer no chance: look at the clock as well
         if ahead_at.is_some_and(|ahead_at| Instant::now() >= ahead_at) {
