@@ -59,7 +59,7 @@ const fn has_special(word: u64) -> bool {
         differs.wrapping_sub(ONES) & !differs & HIGH
     }
     // `<` and `>` differ in this bit alone
-    let merged = word | ONES * 2;
+    let merged = word | (ONES * 2);
     has(merged, b'>') | has(merged, b'&') | has(word, 0xe2) != 0
 }
 
