@@ -53,17 +53,13 @@ impl ClusterApi for Cluster {
     }
 
     fn allocations(&self, types: PinTypes) -> Items<Pin> {
-        self.inner
-            .consensus
-            .pinset()
-            .stream()
-            .filter_map(move |item| {
-                future::ready(match item {
-                    Ok(pin) if !types.matches(pin.pin_type) => None,
-                    item => Some(item.map_err(failed)),
-                })
-            })
-            .boxed()
+        let pins = self.inner.consensus.pinset().stream().map(|item| item.map_err(failed));
+        if types == PinTypes::ALL {
+            return pins.boxed();
+        }
+        let is_wanted =
+            move |item: &Result<Pin>| item.as_ref().map_or(true, |pin| types.matches(pin.pin_type));
+        pins.filter(move |item| future::ready(is_wanted(item))).boxed()
     }
 
     async fn allocation(&self, cid: Cid) -> Result<Pin> {

@@ -12,7 +12,7 @@ use futures::StreamExt as _;
 use libp2p::multiaddr::Protocol;
 use serde::Serialize;
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::allocate::PING;
 use super::closest::is_closest;
@@ -93,11 +93,47 @@ impl Cluster {
         }
         self.spawn_informer_trigger();
         self.spawn_pinset_watch();
+        self.spawn_connect_swarms();
         let cluster = self.clone();
         inner.tasks.every("reconnects", RECONNECT_EVERY, false, move || {
             let cluster = cluster.clone();
             async move { cluster.meet(cluster.low_water()).await }
         });
+    }
+
+    /// Once, `connect_swarms_delay` after ready: tells the daemon where the daemons of the members are (spec:
+    /// connector 6.7). Failures are the daemon's to log.
+    fn spawn_connect_swarms(&self) {
+        let delay = self.inner.connect_swarms_delay;
+        if delay.is_zero() {
+            return;
+        }
+        let cluster = self.clone();
+        let stop = self.inner.tasks.token();
+        self.inner.tasks.spawn("connect swarms", async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(delay) => {}
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = cluster.connect_swarms() => {}
+            }
+        });
+    }
+
+    async fn connect_swarms(&self) {
+        let mut members = self.peer_items();
+        while let Some(member) = members.next().await {
+            let addresses = member.ok().filter(|id| id.error.is_empty()).and_then(|id| id.ipfs.addresses);
+            for addr in addresses.unwrap_or_default() {
+                if let Err(cause) = self.inner.ipfs.swarm_connect(&addr).await {
+                    debug!(target: "ipfshttp", "connecting the daemon to {addr}: {cause}");
+                }
+            }
+        }
     }
 
     fn low_water(&self) -> usize {

@@ -64,6 +64,8 @@ pub struct ClusterArgs {
     pub config: config::Cluster,
     /// `allocator.balanced.allocate_by`.
     pub allocate_by: Vec<String>,
+    /// Pause between ready and telling the daemon of the members' daemons; zero is never.
+    pub connect_swarms_delay: std::time::Duration,
     /// The agreed pinset.
     pub consensus: Arc<dyn Consensus>,
     /// Changes of the pinset, in order.
@@ -113,6 +115,7 @@ pub struct Cluster {
 struct Inner {
     config: config::Cluster,
     allocate_by: Vec<String>,
+    connect_swarms_delay: std::time::Duration,
     peer: PeerId,
     consensus: Arc<dyn Consensus>,
     network: Network,
@@ -137,6 +140,7 @@ impl Cluster {
             peer: args.network.local_peer(),
             config: args.config,
             allocate_by: args.allocate_by,
+            connect_swarms_delay: args.connect_swarms_delay,
             consensus: args.consensus,
             network: args.network,
             ipfs: args.ipfs,

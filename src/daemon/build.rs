@@ -121,6 +121,7 @@ pub(super) async fn build(args: RunArgs) -> Result<Running, Error> {
     let cluster = Cluster::start(ClusterArgs {
         config: config.cluster.clone(),
         allocate_by: config.balanced.allocate_by.clone(),
+        connect_swarms_delay: config.ipfshttp.connect_swarms_delay.to_std(),
         consensus: consensus.clone(),
         events,
         network: network.clone(),
