@@ -18,6 +18,8 @@ use cluster_compat::rest::Rest;
 use cluster_compat::testing::cluster::FakeCluster;
 use cluster_compat::testing::golden::{self, Answer, Data, Recording, Step};
 use cluster_compat::types::{GlobalPinInfo, Multiaddr, Pin, parse_cid, parse_multiaddr};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -472,6 +474,24 @@ async fn an_upload_that_expects_a_continue_gets_the_status_at_once() {
     server.fake.fail("add", api::Error::bad_request("no parts"));
     let answer = exchange(server.addr, &step).await;
     assert_eq!((answer.status, text(&answer.body), answer.trailers.len()), (200, "", 1));
+}
+
+#[tokio::test]
+async fn clients_that_end_their_side_after_a_request_get_its_answer() {
+    let server = serve(HttpApi::rest()).await;
+    let file = upload("/add").body.unwrap();
+    let headers = "Host: x\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: ";
+    let (pin, status) = (format!("POST /pins/{CID}"), format!("GET /pins/{CID}"));
+    let uploaded = ("POST /add", text(&file), "0\r\n\r\n");
+    for (start, body, end) in [(&*pin, "", "\n"), (&*status, "", "}}}\n"), uploaded] {
+        let mut client = TcpStream::connect(server.addr).await.unwrap();
+        let request = format!("{start} HTTP/1.1\r\n{headers}{}\r\n\r\n{body}", body.len());
+        client.write_all(request.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut answer = String::new();
+        tokio::time::timeout(LIMIT, client.read_to_string(&mut answer)).await.expect(start).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with(end), "{start}: {answer}");
+    }
 }
 
 #[tokio::test]

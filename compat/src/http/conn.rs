@@ -89,6 +89,8 @@ pub struct ConnOptions {
     pub idle_timeout: Duration,
     /// Largest head; 4096 bytes more are let through, as Go does.
     pub max_header_bytes: usize,
+    /// How long an answer of which nothing is written goes on after its client has ended its side.
+    pub half_closed_grace: Duration,
     /// Whether answers are mostly large pieces (the proxy) or mostly many small ones.
     pub large_bodies: bool,
 }
@@ -101,6 +103,7 @@ impl Default for ConnOptions {
             write_timeout: Duration::ZERO,
             idle_timeout: Duration::from_secs(120),
             max_header_bytes: 4096,
+            half_closed_grace: Duration::from_secs(5),
             large_bodies: false,
         }
     }

@@ -6,6 +6,10 @@
 //! `Trailer` line that hyper takes from answers without a chunked body. It also keeps the time limits of a
 //! connection, which hyper does not have.
 //!
+//! hyper gives up an exchange when the input ends, but a client may close its writing side alone and wait for the
+//! answer. So the end of the input is held back while an answer is under way, until nothing was written for
+//! `half_closed_grace`: a client that is gone takes no bytes, and the work for it ends then or with a failed write.
+//!
 //! [`Exchange`] is the other side of it: what the service knows of the request it answers.
 
 use std::collections::VecDeque;
@@ -136,6 +140,7 @@ enum Limit {
     Idle,
     Body,
     Linger,
+    HalfClosed,
 }
 
 /// A connection with the habits of Go's server.
@@ -148,6 +153,8 @@ pub(super) struct Wire<S> {
     ready: usize,
     input: Input,
     is_first: bool,
+    /// The input has ended; when that was, or when bytes were last written since.
+    half_closed: Option<Instant>,
     head_since: Instant,
     timer: Option<(Limit, Pin<Box<Sleep>>)>,
     write_timer: Option<Pin<Box<Sleep>>>,
@@ -166,6 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             ready: 0,
             input: Input::Head { scanned: 0 },
             is_first: true,
+            half_closed: None,
             head_since: Instant::now(),
             timer: None,
             write_timer: None,
@@ -225,12 +233,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             return Poll::Ready(Ok(true));
         }
         self.input = Input::Head { scanned: self.buffer.len() };
+        if self.half_closed.is_some() {
+            return self.poll_half_closed(cx);
+        }
         match self.poll_fill(cx) {
-            Poll::Ready(Ok(0)) => Poll::Ready(Ok(false)),
+            Poll::Ready(Ok(0)) => self.poll_half_closed(cx),
             Poll::Ready(Ok(_)) => Poll::Ready(Ok(true)),
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
             Poll::Pending => self.poll_head_limits(cx),
         }
+    }
+
+    /// The end of the input, held back while an answer is under way and its bytes are taken.
+    fn poll_half_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let grace = self.options.half_closed_grace;
+        while self.shared.in_flight.load(Ordering::Acquire) > 0 {
+            let since = *self.half_closed.get_or_insert_with(Instant::now);
+            // the timer may be older than what was written last
+            ready!(self.poll_limit(cx, Limit::HalfClosed, Some(since + grace)));
+            self.timer = None;
+            if since.elapsed() >= grace {
+                break;
+            }
+        }
+        Poll::Ready(Ok(false))
     }
 
     fn max_head(&self) -> usize {
@@ -267,11 +293,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         if self.buffer.len() >= self.max_head() {
             return Poll::Pending;
         }
-        loop {
+        while self.half_closed.is_none() {
             if ready!(self.poll_fill(cx))? == 0 {
-                return Poll::Ready(Ok(false));
+                break;
             }
         }
+        self.poll_half_closed(cx)
     }
 
     /// Replaces the head at the start of the buffer by what hyper is given.
@@ -401,14 +428,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.output.advance(n);
+            self.took();
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// The socket took bytes: a client that has ended its side is still there.
+    fn took(&mut self) {
+        if let Some(since) = &mut self.half_closed {
+            *since = Instant::now();
+        }
     }
 
     /// Notes whether the socket took all it was given; the reader may wait for that to refuse a request.
     fn wrote(&mut self, polled: Poll<io::Result<usize>>, given: usize) -> Poll<io::Result<usize>> {
         let was_blocked = self.write_blocked;
         self.write_blocked = !matches!(polled, Poll::Ready(Ok(n)) if n >= given);
+        if matches!(polled, Poll::Ready(Ok(1..))) {
+            self.took();
+        }
         if was_blocked && !self.write_blocked {
             self.shared.reader.wake();
         }

@@ -160,6 +160,7 @@ impl Proxy {
             idle_timeout: config.idle_timeout.to_std(),
             max_header_bytes: usize::try_from(config.max_header_bytes).unwrap_or(4096),
             large_bodies: true,
+            ..ConnOptions::default()
         };
         Ok(Self { shared: Arc::new(shared), options, log })
     }

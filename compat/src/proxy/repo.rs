@@ -51,7 +51,10 @@ struct OwnStat {
 pub(super) async fn stat(shared: &Arc<Shared>, query: &Query, raw_query: Option<&str>) -> Response {
     let is_human = query.get("encoding") == "text";
     let raw_query = raw_query.filter(|_| !is_human);
-    let (sum, own) = tokio::join!(shared.api.repo_stat(), own_stat(shared, raw_query));
+    // Kubo counts no objects and names no path then; the cluster's own question does not tell them either
+    let wants_sizes_only = query.get("size-only") == "true";
+    let own = async { if wants_sizes_only { OwnStat::default() } else { own_stat(shared, raw_query).await } };
+    let (sum, own) = tokio::join!(shared.api.repo_stat(), own);
     match sum {
         Ok(sum) => ok(json::to_vec(&Stat { repo_size: sum.repo_size, storage_max: sum.storage_max, own })),
         Err(e) => reply::from_api(&e),

@@ -193,7 +193,7 @@ impl Rest {
             write_timeout: config.write_timeout.to_std(),
             idle_timeout: config.idle_timeout.to_std(),
             max_header_bytes: usize::try_from(config.max_header_bytes).unwrap_or(4096),
-            large_bodies: false,
+            ..ConnOptions::default()
         };
         Ok(Self { handler: log.layer(handler(config, api)), options })
     }

@@ -290,6 +290,10 @@ async fn repository_figures_are_the_clusters() {
     let expected =
         "{\"RepoSize\":7,\"StorageMax\":9,\"NumObjects\":3,\"RepoPath\":\"/r\",\"Version\":\"fs-repo@18\"}";
     assert_eq!(text(&answer), expected);
+    let answer = post(&server, "/api/v0/repo/stat?size-only=true").await;
+    let expected = "{\"RepoSize\":7,\"StorageMax\":9,\"NumObjects\":0,\"RepoPath\":\"\",\"Version\":\"\"}";
+    assert_eq!(text(&answer), expected);
+    assert_eq!(kubo.saw("POST /api/v0/repo/stat").len(), 1, "sizes alone are the cluster's");
     let answer = post(&server, "/api/v0/repo/gc").await;
     assert_eq!((answer.status, header(&answer, "Trailer")), (200, Some("X-Stream-Error")));
 }

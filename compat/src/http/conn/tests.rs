@@ -55,6 +55,18 @@ fn handler() -> Handler {
                     drop(on_upgrade);
                     respond::empty(StatusCode::OK)
                 }
+                "/late" => {
+                    tokio::time::sleep(SHORT).await;
+                    respond::document(StatusCode::OK, "late\n")
+                }
+                "/slow" => {
+                    let items = futures::stream::iter(1..=4).then(|n| async move {
+                        tokio::time::sleep(SHORT * 4).await;
+                        Ok(n)
+                    });
+                    respond::stream(items.boxed(), document).await
+                }
+                "/never" => std::future::pending().await,
                 "/panic" => panic!("in a handler"),
                 _ => respond::document(StatusCode::NOT_FOUND, "not found\n"),
             }
@@ -273,4 +285,66 @@ async fn a_panic_closes_its_connection_and_no_other() {
     }
     stop.cancel();
     tokio::time::timeout(LIMIT, tasks.join_next()).await.expect("serve ends").unwrap().unwrap();
+}
+
+/// Sends `text`, ends the client's side and reads what comes.
+async fn half_closed(text: &str, options: ConnOptions) -> String {
+    let (mut client, _tasks) = connect(options);
+    client.write_all(text.as_bytes()).await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(LIMIT, client.read_to_string(&mut answer)).await.expect("an end").unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_client_that_has_ended_its_side_gets_its_answers() {
+    let close = "HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";
+    for (request, end) in [
+        (format!("GET /small {close}\r\n"), "{\"b\":1}\n"),
+        (format!("GET /late {close}\r\n"), "late\n"),
+        ("GET /late HTTP/1.1\r\nHost: x\r\n\r\n".to_string(), "late\n"),
+        ("GET /late HTTP/1.0\r\n\r\n".to_string(), "late\n"),
+        (format!("GET /late {close}Upgrade: other\r\n\r\n"), "late\n"),
+        (format!("POST /echo {close}Content-Length: 5\r\n\r\nhello"), "0:hello"),
+        (format!("POST /echo {close}Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"), "0:ab"),
+        (format!("GET /items {close}\r\n"), "X-Stream-Error: mid err\r\n\r\n"),
+        (format!("GET /late HTTP/1.1\r\nHost: x\r\n\r\nGET /small {close}\r\n"), "{\"b\":1}\n"),
+        ("GET /late HTTP/1.1\r\nHost: x\r\n\r\nGET /sma".to_string(), "late\n"),
+        // a body that breaks off is none
+        (format!("POST /echo {close}Content-Length: 50\r\n\r\nhello"), "cut"),
+    ] {
+        let answer = half_closed(&request, ConnOptions::default()).await;
+        assert!(answer.ends_with(end), "{request}{answer}");
+        assert_eq!(answer.matches("HTTP/1.").count(), request.matches(" HTTP/1.").count(), "{answer}");
+    }
+    assert_eq!(half_closed("", ConnOptions::default()).await, "");
+}
+
+#[tokio::test]
+async fn an_answer_goes_on_as_long_as_a_half_closed_client_takes_it() {
+    // the whole takes longer than the grace, its pieces do not
+    let options = ConnOptions { half_closed_grace: SHORT * 12, ..ConnOptions::default() };
+    let answer = half_closed("GET /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", options).await;
+    assert!(answer.contains("2\r\n4\n\r\n0\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn work_for_a_client_that_is_gone_ends_within_the_grace() {
+    let options = ConnOptions { half_closed_grace: SHORT, ..ConnOptions::default() };
+    let requests = ["", "Upgrade: other\r\nConnection: upgrade\r\n"]
+        .map(|lines| format!("GET /never HTTP/1.1\r\nHost: x\r\n{lines}\r\n"));
+    for request in &requests {
+        let (mut client, mut tasks) = connect(options);
+        client.write_all(request.as_bytes()).await.unwrap();
+        drop(client);
+        tokio::time::timeout(LIMIT, tasks.join_next()).await.expect("the connection ends").unwrap().unwrap();
+        // nor does one that only listens keep it for ever
+        assert_eq!(half_closed(request, options).await, "");
+    }
+    // a write that fails tells it earlier than the grace does
+    let (mut client, mut tasks) = connect(ConnOptions { half_closed_grace: LIMIT * 2, ..options });
+    client.write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    drop(client);
+    tokio::time::timeout(LIMIT, tasks.join_next()).await.expect("the connection ends").unwrap().unwrap();
 }
