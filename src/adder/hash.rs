@@ -17,16 +17,8 @@ const RAW: u64 = 0x55;
 const NOT_YET: &[&str] = &[
     "identity",
     "sha1",
-    "sha3",
-    "sha3-224",
-    "sha3-256",
-    "sha3-384",
-    "sha3-512",
     "keccak-224",
-    "keccak-256",
     "keccak-384",
-    "keccak-512",
-    "blake3",
     "murmur3-x64-64",
     "shake-128",
     "shake-256",
@@ -45,8 +37,8 @@ const DBL_SHA2_256: u64 = 0x56;
 /// A hash function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Function {
-    Sha2_256,
-    Sha2_512,
+    /// One of the table's.
+    Listed(Code),
     DoubleSha2_256,
     /// With a digest of so many bytes, as the next one.
     Blake2b(u8),
@@ -57,8 +49,7 @@ impl Function {
     fn digest(self, data: &[u8]) -> Multihash<64> {
         let mut buffer = [0; 64];
         let (code, len) = match self {
-            Self::Sha2_256 => return Code::Sha2_256.digest(data),
-            Self::Sha2_512 => return Code::Sha2_512.digest(data),
+            Self::Listed(code) => return code.digest(data),
             Self::DoubleSha2_256 => {
                 let once = Code::Sha2_256.digest(data);
                 buffer[..32].copy_from_slice(Code::Sha2_256.digest(once.digest()).digest());
@@ -83,8 +74,7 @@ impl Function {
 pub(super) fn digest(code: u64, len: u8, data: &[u8]) -> Option<Multihash<64>> {
     let function = match code {
         0 => return Multihash::wrap(0, data).ok(),
-        0x12 => Function::Sha2_256,
-        0x13 => Function::Sha2_512,
+        0x12..=0x17 | 0x1b | 0x1d | 0x1e => Function::Listed(Code::try_from(code).ok()?),
         DBL_SHA2_256 => Function::DoubleSha2_256,
         BLAKE2B_8..=0xb240 => Function::Blake2b((code - BLAKE2B_8 + 1) as u8),
         BLAKE2S_8..=0xb260 => Function::Blake2s((code - BLAKE2S_8 + 1) as u8),
@@ -117,7 +107,7 @@ impl CidBuilder {
             return Err(Error::CidVersion(version));
         }
         let function = parse_hash(&hash.to_lowercase())?;
-        let version = if function == Function::Sha2_256 { version } else { 1 };
+        let version = if function == Function::Listed(Code::Sha2_256) { version } else { 1 };
         Ok(Self { version, function })
     }
 
@@ -146,8 +136,15 @@ impl CidBuilder {
 /// The hash function go-multihash calls `name`.
 fn parse_hash(name: &str) -> Result<Function, Error> {
     Ok(match name {
-        "sha2-256" => Function::Sha2_256,
-        "sha2-512" => Function::Sha2_512,
+        "sha2-256" => Function::Listed(Code::Sha2_256),
+        "sha2-512" => Function::Listed(Code::Sha2_512),
+        "sha3-224" => Function::Listed(Code::Sha3_224),
+        "sha3-256" => Function::Listed(Code::Sha3_256),
+        "sha3-384" => Function::Listed(Code::Sha3_384),
+        "sha3" | "sha3-512" => Function::Listed(Code::Sha3_512),
+        "keccak-256" => Function::Listed(Code::Keccak256),
+        "keccak-512" => Function::Listed(Code::Keccak512),
+        "blake3" => Function::Listed(Code::Blake3_256),
         "dbl-sha2-256" => Function::DoubleSha2_256,
         _ if NOT_YET.contains(&name) => return Err(Error::NotSupported(format!("hash {name}"))),
         _ => blake2(name).ok_or(Error::UnknownHash)?,
@@ -184,6 +181,34 @@ mod tests {
         assert_eq!(raw("blake2b-256", "Cid4Data"), cid);
         let cid = "bafkvmif4mlklqdm6g3nctqlmlvgz6eltd43akldsianhnqr4b622tn2eem";
         assert_eq!(raw("dbl-sha2-256", "hello world"), cid);
+        // what Kubo 0.42.0 answers to `add --cid-version=1 --raw-leaves --hash=…`
+        for (hash, cid) in [
+            ("sha3-224", "bafkrohg7w7yyy57jfc5vn6xlfwrhfen5pef4cbc43zc7giilw3cq"),
+            ("sha3-256", "bafkrmidejpgh4vsdomcatgnkzcphmixtzjy7xiozol6zjiy4hp57etrzha"),
+            (
+                "sha3-384",
+                "bafkrkmedx7zi3xq3dp2ycadryzsdychfwbn5xa3o77lqwqb6vdvauy2nysmx5mifhkrvsp2zb6oggyyn3efq",
+            ),
+            (
+                "sha3-512",
+                "bafkriqeeaadgkpu2zhuvcf5blsivzkvyczrjdduslxu6abhxot7yfvyhtjanjut3dm3smv6gdvdni4bqjsempcfturj\
+                 hvudu2homx3s5xkuzu",
+            ),
+            ("keccak-256", "bafkrwichc4zilkgxgqpf5fzpyz3sqy4e7abpr32cuxwf6a537isuzma7vu"),
+            (
+                "keccak-512",
+                "bafkr2qb64k2aar5yayhwrrtsiilvmyhuc5gqv5oadvdrndwcb3lbtmfxyqqyd5akuecg6opc56ppy2iqpavjtdqacpi\
+                 xermjk6kx7leuaw3h2",
+            ),
+            ("blake3", "bafkr4igxjga67jykbseaxdmmdgc5a5o3zp3htom2l6mrjznk7fvyggu6eq"),
+        ] {
+            let found = raw(hash, "hello world");
+            assert_eq!(found, cid, "{hash}");
+            let hash = cluster_compat::types::parse_cid(cid).unwrap().hash().to_owned();
+            let again = digest(hash.code(), hash.size(), b"hello world");
+            assert_eq!(again, Some(hash));
+        }
+        assert_eq!(raw("sha3", "x"), raw("sha3-512", "x"));
         assert_eq!(CidBuilder::new(1, "blake2b-8").unwrap().raw(b"").hash().digest().len(), 1);
     }
 
