@@ -31,7 +31,8 @@ pub(super) struct Collector {
 #[derive(Default)]
 pub(super) struct Kept {
     pub(super) blocks: HashMap<Cid, Bytes>,
-    pub(super) n_puts: usize,
+    /// CIDs of all blocks, as they came.
+    pub(super) puts: Vec<Cid>,
     pub(super) destinations: Vec<PeerId>,
     pub(super) pins: Vec<Pin>,
     pub(super) is_put_dropped: bool,
@@ -120,7 +121,7 @@ impl Host for Collector {
             Destination::Takes => {
                 while let Some(block) = blocks.recv().await {
                     let mut kept = self.kept();
-                    kept.n_puts += 1;
+                    kept.puts.push(block.cid);
                     kept.blocks.insert(block.cid, block.data);
                 }
                 Ok(())

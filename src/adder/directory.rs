@@ -28,8 +28,19 @@ enum Entry {
 impl Tree {
     /// The directory at `path`, made if it is missing. Empty names stand for the directory itself.
     pub(super) fn directory<'a>(&mut self, path: impl Iterator<Item = &'a [u8]>) -> Result<&mut Tree, Error> {
+        Ok(self.descend(path)?.0)
+    }
+
+    /// Makes the directory at `path`; says whether it was missing.
+    pub(super) fn make<'a>(&mut self, path: impl Iterator<Item = &'a [u8]>) -> Result<bool, Error> {
+        Ok(self.descend(path)?.1)
+    }
+
+    fn descend<'a>(&mut self, path: impl Iterator<Item = &'a [u8]>) -> Result<(&mut Tree, bool), Error> {
         let mut tree = self;
+        let mut is_new = false;
         for name in path.filter(|name| !name.is_empty()) {
+            is_new = !tree.entries.contains_key(name);
             let entry =
                 tree.entries.entry(name.to_vec()).or_insert_with(|| Entry::Directory(Tree::default()));
             tree = match entry {
@@ -37,7 +48,23 @@ impl Tree {
                 Entry::Leaf(..) => return Err(Error::NotADirectory(files::text(name))),
             };
         }
-        Ok(tree)
+        Ok((tree, is_new))
+    }
+
+    /// Whether no directory here or below has two of them.
+    pub(super) fn is_chain(&self) -> bool {
+        let mut tree = self;
+        loop {
+            let mut below = tree.entries.values().filter_map(|entry| match entry {
+                Entry::Directory(tree) => Some(tree),
+                Entry::Leaf(..) => None,
+            });
+            match (below.next(), below.next()) {
+                (None, _) => return true,
+                (Some(_), Some(_)) => return false,
+                (Some(only), None) => tree = only,
+            }
+        }
     }
 
     /// Puts a file or link here; it replaces another file of that name, as in the reference.

@@ -3,53 +3,114 @@
 use blake2::digest::{Update, VariableOutput};
 use blake2::{Blake2bVar, Blake2sVar};
 use cluster_compat::types::Cid;
+use md5::Md5;
 use multihash::Multihash;
 use multihash_codetable::{Code, MultihashDigest};
+use sha2::Digest;
+use shake::digest::ExtendableOutput;
+use shake::{Shake128, Shake256};
 
-use super::Error;
+use super::{Error, hamt};
 
 /// Multicodec of dag-pb.
 pub(super) const DAG_PB: u64 = 0x70;
 /// Multicodec of raw blocks.
 const RAW: u64 = 0x55;
 
-/// Names of go-multihash that this table cannot compute; the name is known, so the error says so.
-const NOT_YET: &[&str] = &[
-    "identity",
-    "sha1",
-    "keccak-224",
-    "keccak-384",
-    "murmur3-x64-64",
-    "shake-128",
-    "shake-256",
-    "sha2-256-trunc254-padded",
-    "x11",
-    "md5",
-    "poseidon-bls12_381-a2-fc1",
+/// Names go-multihash knows without having the function: their multihash codes.
+const UNREGISTERED: &[(&str, u64)] = &[
+    ("keccak-224", 0x1a),
+    ("keccak-384", 0x1c),
+    ("sha2-256-trunc254-padded", 0x1012),
+    ("x11", 0x1100),
+    ("poseidon-bls12_381-a2-fc1", 0xb401),
 ];
 
+/// Multihash code of the identity, whose digest is the data.
+const IDENTITY: u64 = 0;
 /// Multihash codes of BLAKE2b and BLAKE2s with digests of one byte; each further byte adds one.
 const BLAKE2B_8: u64 = 0xb201;
 const BLAKE2S_8: u64 = 0xb241;
-/// Multihash code of SHA-256 applied twice.
+/// Multihash codes outside that table.
+const SHA1: u64 = 0x11;
+const SHAKE_128: u64 = 0x18;
+const SHAKE_256: u64 = 0x19;
+const MURMUR3_X64_64: u64 = 0x22;
 const DBL_SHA2_256: u64 = 0x56;
+const MD5: u64 = 0xd5;
 
 /// A hash function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Function {
-    /// One of the table's.
+    Identity,
+    Sha1,
+    /// One of the table of `multihash-codetable`.
     Listed(Code),
+    /// SHA-256 applied twice.
     DoubleSha2_256,
     /// With a digest of so many bytes, as the next one.
     Blake2b(u8),
     Blake2s(u8),
+    Shake128,
+    Shake256,
+    /// This and the next are no safe names for blocks: every daemon refuses them.
+    Murmur3,
+    Md5,
 }
 
 impl Function {
+    /// The function go-multihash calls `name`.
+    fn parse(name: &str) -> Result<Self, Error> {
+        Ok(match name {
+            "identity" => Self::Identity,
+            "sha1" => Self::Sha1,
+            "sha2-256" => Self::Listed(Code::Sha2_256),
+            "sha2-512" => Self::Listed(Code::Sha2_512),
+            "sha3-224" => Self::Listed(Code::Sha3_224),
+            "sha3-256" => Self::Listed(Code::Sha3_256),
+            "sha3-384" => Self::Listed(Code::Sha3_384),
+            "sha3" | "sha3-512" => Self::Listed(Code::Sha3_512),
+            "keccak-256" => Self::Listed(Code::Keccak256),
+            "keccak-512" => Self::Listed(Code::Keccak512),
+            "dbl-sha2-256" => Self::DoubleSha2_256,
+            "blake3" => Self::Listed(Code::Blake3_256),
+            "shake-128" => Self::Shake128,
+            "shake-256" => Self::Shake256,
+            "murmur3-x64-64" => Self::Murmur3,
+            "md5" => Self::Md5,
+            _ => match UNREGISTERED.iter().find(|known| known.0 == name) {
+                Some(&(_, code)) => return Err(Error::UnregisteredHash(code)),
+                None => blake2(name)?,
+            },
+        })
+    }
+
+    /// The function of a multihash code.
+    fn from_code(code: u64) -> Option<Self> {
+        Some(match code {
+            IDENTITY => Self::Identity,
+            SHA1 => Self::Sha1,
+            DBL_SHA2_256 => Self::DoubleSha2_256,
+            SHAKE_128 => Self::Shake128,
+            SHAKE_256 => Self::Shake256,
+            MURMUR3_X64_64 => Self::Murmur3,
+            MD5 => Self::Md5,
+            BLAKE2B_8..=0xb240 => Self::Blake2b((code - BLAKE2B_8 + 1) as u8),
+            BLAKE2S_8..=0xb260 => Self::Blake2s((code - BLAKE2S_8 + 1) as u8),
+            _ => Self::Listed(Code::try_from(code).ok()?),
+        })
+    }
+
     fn digest(self, data: &[u8]) -> Multihash<64> {
         let mut buffer = [0; 64];
         let (code, len) = match self {
+            // What is too long for a CID of ours becomes the name of nothing, which the sink refuses.
+            Self::Identity => return Multihash::wrap(IDENTITY, data).unwrap_or_default(),
             Self::Listed(code) => return code.digest(data),
+            Self::Sha1 => {
+                buffer[..20].copy_from_slice(&<sha1::Sha1 as sha1::Digest>::digest(data));
+                (SHA1, 20)
+            }
             Self::DoubleSha2_256 => {
                 let once = Code::Sha2_256.digest(data);
                 buffer[..32].copy_from_slice(Code::Sha2_256.digest(once.digest()).digest());
@@ -63,6 +124,22 @@ impl Function {
                 finish(Blake2sVar::new(usize::from(len)), data, &mut buffer[..usize::from(len)]);
                 (BLAKE2S_8 + u64::from(len) - 1, len)
             }
+            Self::Shake128 => {
+                Shake128::digest_xof(data, &mut buffer[..32]);
+                (SHAKE_128, 32)
+            }
+            Self::Shake256 => {
+                Shake256::digest_xof(data, &mut buffer);
+                (SHAKE_256, 64)
+            }
+            Self::Murmur3 => {
+                buffer[..8].copy_from_slice(&hamt::hash(data).to_be_bytes());
+                (MURMUR3_X64_64, 8)
+            }
+            Self::Md5 => {
+                buffer[..16].copy_from_slice(&Md5::digest(data));
+                (MD5, 16)
+            }
         };
         // A digest of at most 64 bytes always fits.
         Multihash::wrap(code, &buffer[..usize::from(len)]).unwrap_or_default()
@@ -72,17 +149,17 @@ impl Function {
 /// The multihash of `data` with the function of a multicodec and a digest of `len` bytes; `None` if this table
 /// cannot compute it.
 pub(super) fn digest(code: u64, len: u8, data: &[u8]) -> Option<Multihash<64>> {
-    let function = match code {
-        0 => return Multihash::wrap(0, data).ok(),
-        0x12..=0x17 | 0x1b | 0x1d | 0x1e => Function::Listed(Code::try_from(code).ok()?),
-        DBL_SHA2_256 => Function::DoubleSha2_256,
-        BLAKE2B_8..=0xb240 => Function::Blake2b((code - BLAKE2B_8 + 1) as u8),
-        BLAKE2S_8..=0xb260 => Function::Blake2s((code - BLAKE2S_8 + 1) as u8),
-        _ => return None,
-    };
-    let whole = function.digest(data);
+    let whole = Function::from_code(code)?.digest(data);
+    if code == IDENTITY {
+        return Some(whole);
+    }
     // A digest may be cut short.
     Multihash::wrap(code, whole.digest().get(..usize::from(len))?).ok()
+}
+
+/// Whether a CID that this module made names its block; not if the block is too long to be its own name.
+pub(super) fn is_named(cid: &Cid, block: &[u8]) -> bool {
+    cid.hash().code() != IDENTITY || cid.hash().digest() == block
 }
 
 /// Hashes into `out`, whose length is the one the hasher was made for.
@@ -106,7 +183,7 @@ impl CidBuilder {
         if !(0..=1).contains(&version) {
             return Err(Error::CidVersion(version));
         }
-        let function = parse_hash(&hash.to_lowercase())?;
+        let function = Function::parse(&hash.to_lowercase())?;
         let version = if function == Function::Listed(Code::Sha2_256) { version } else { 1 };
         Ok(Self { version, function })
     }
@@ -133,34 +210,23 @@ impl CidBuilder {
     }
 }
 
-/// The hash function go-multihash calls `name`.
-fn parse_hash(name: &str) -> Result<Function, Error> {
-    Ok(match name {
-        "sha2-256" => Function::Listed(Code::Sha2_256),
-        "sha2-512" => Function::Listed(Code::Sha2_512),
-        "sha3-224" => Function::Listed(Code::Sha3_224),
-        "sha3-256" => Function::Listed(Code::Sha3_256),
-        "sha3-384" => Function::Listed(Code::Sha3_384),
-        "sha3" | "sha3-512" => Function::Listed(Code::Sha3_512),
-        "keccak-256" => Function::Listed(Code::Keccak256),
-        "keccak-512" => Function::Listed(Code::Keccak512),
-        "blake3" => Function::Listed(Code::Blake3_256),
-        "dbl-sha2-256" => Function::DoubleSha2_256,
-        _ if NOT_YET.contains(&name) => return Err(Error::NotSupported(format!("hash {name}"))),
-        _ => blake2(name).ok_or(Error::UnknownHash)?,
-    })
-}
-
-/// `blake2b-8` … `blake2b-512`, `blake2s-8` … `blake2s-256`.
-fn blake2(name: &str) -> Option<Function> {
-    let (bits, most, function): (_, _, fn(u8) -> Function) =
-        match (name.strip_prefix("blake2b-"), name.strip_prefix("blake2s-")) {
-            (Some(bits), _) => (bits, 512, Function::Blake2b),
-            (_, Some(bits)) => (bits, 256, Function::Blake2s),
-            _ => return None,
-        };
-    let n: u32 = bits.parse().ok().filter(|n: &u32| n.to_string() == bits)?;
-    (n > 0 && n <= most && n.is_multiple_of(8)).then(|| function((n / 8) as u8))
+/// `blake2b-8` … `blake2b-512`, `blake2s-8` … `blake2s-256`; of the latter only the last is registered.
+fn blake2(name: &str) -> Result<Function, Error> {
+    let (bits, most) = match (name.strip_prefix("blake2b-"), name.strip_prefix("blake2s-")) {
+        (Some(bits), _) => (bits, 512),
+        (_, Some(bits)) => (bits, 256),
+        _ => return Err(Error::UnknownHash),
+    };
+    let n: u32 = bits.parse().ok().filter(|n: &u32| n.to_string() == bits).ok_or(Error::UnknownHash)?;
+    if n == 0 || n > most || !n.is_multiple_of(8) {
+        return Err(Error::UnknownHash);
+    }
+    let len = (n / 8) as u8;
+    match (most, n) {
+        (512, _) => Ok(Function::Blake2b(len)),
+        (_, 256) => Ok(Function::Blake2s(len)),
+        _ => Err(Error::UnregisteredHash(BLAKE2S_8 + u64::from(len) - 1)),
+    }
 }
 
 #[cfg(test)]
@@ -219,7 +285,14 @@ mod tests {
         assert_eq!(text(-1, "sha2-256"), "bad CID Version: unknown CID version: -1");
         assert_eq!(text(1, "nope"), "hash function name not known");
         assert_eq!(text(1, "blake2b-9"), "hash function name not known");
-        assert_eq!(text(1, "md5"), "hash md5 is not supported yet");
+        assert_eq!(
+            text(1, "x11"),
+            "invalid cid: unknown multihash code 4352 (0x1100): no such hash registered"
+        );
+        assert_eq!(
+            text(1, "blake2s-128"),
+            "invalid cid: unknown multihash code 45648 (0xb250): no such hash registered"
+        );
         assert_eq!(text(1, "blake2s-264"), "hash function name not known");
         assert_eq!(text(1, "blake2b-0256"), "hash function name not known");
     }

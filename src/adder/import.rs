@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use cluster_compat::api::{Entry, EntryKind, Upload};
-use cluster_compat::types::{AddParams, AddedOutput, Cid, Format, Layout as LayoutParam};
+use cluster_compat::types::{AddParams, AddedOutput, Block, Cid, Format, Layout as LayoutParam};
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, Stream, StreamExt};
 use tokio::sync::mpsc;
@@ -16,6 +16,7 @@ use tracing::info;
 
 use super::chunker::{Chunker, Chunks, Next};
 use super::directory::{Nodes, Tree};
+use super::extras::{self, Extras};
 use super::files::{self, Step, Walk};
 use super::hash::CidBuilder;
 use super::layout::{Balanced, Finished, Layout, Trickle};
@@ -150,6 +151,9 @@ struct Importer {
     wrap: bool,
     walk: Walk,
     tree: Tree,
+    /// The last block of a file or link: its root, once all are written.
+    last: Option<Block>,
+    extras: Extras,
     roots: Vec<Cid>,
 }
 
@@ -165,6 +169,7 @@ impl Importer {
         Ok(Self {
             sink,
             outputs,
+            extras: Extras::new(cids),
             cids,
             chunker: Chunker::parse(&params.chunker),
             layout: params.layout,
@@ -175,6 +180,7 @@ impl Importer {
             wrap: params.wrap_with_directory,
             walk: Walk::default(),
             tree: Tree::default(),
+            last: None,
             roots: Vec::new(),
         })
     }
@@ -187,7 +193,8 @@ impl Importer {
                 match self.walk.step(&path) {
                     Step::Leave => self.leave().await?,
                     Step::Enter => {
-                        self.tree.directory(self.walk.names())?;
+                        let is_new = self.tree.make(self.walk.names())?;
+                        self.extras.directory(is_new, self.walk.depth(), self.wrap, &mut self.sink).await?;
                     }
                     Step::Take(name) => {
                         self.take(name, &path, entry, upload).await?;
@@ -226,18 +233,21 @@ impl Importer {
     ) -> Result<(), Error> {
         let root = match &entry.kind {
             EntryKind::Directory => {
-                self.tree.directory(self.walk.names().chain([&name[..]]))?;
+                let is_new = self.tree.make(self.walk.names().chain([&name[..]]))?;
                 self.walk.enter(name, path);
+                self.extras.directory(is_new, self.walk.depth(), self.wrap, &mut self.sink).await?;
                 return Ok(());
             }
             EntryKind::Symlink(target) => {
                 let node = symlink(self.cids, target);
                 let root = Root { cid: node.block.cid, tsize: node.tsize };
-                self.sink.put(node.block).await?;
+                self.put(node.block).await?;
                 root
             }
             EntryKind::File => self.import_file(&name, &entry, upload).await?,
         };
+        let is_lone = !self.wrap && self.walk.depth() == 0 && self.extras.is_unused();
+        self.extras.entry(&mut self.sink).await?;
         if self.wrap || self.walk.depth() > 0 {
             // An unnamed entry of a directory is called by its CID, as in Kubo.
             let link = if name.is_empty() { root.cid.to_string().into_bytes() } else { name.clone() };
@@ -247,6 +257,9 @@ impl Importer {
         }
         let path = files::join(self.walk.names().chain([&name[..]]));
         self.report(&path, &root).await;
+        if is_lone && let Some(block) = self.last.take() {
+            self.extras.lone(block, root.tsize, &mut self.sink).await?;
+        }
         Ok(())
     }
 
@@ -295,7 +308,7 @@ impl Importer {
         let Some(Finished { cid, tsize, reads_at_end }) = finished else {
             let node = leaf(kind, self.cids, BytesMut::zeroed(LEAF_HEAD));
             let root = Root { cid: node.block.cid, tsize: node.tsize };
-            self.sink.put(node.block).await?;
+            self.put(node.block).await?;
             return Ok(root);
         };
         if self.progress && chunks.ended_on_a_border() {
@@ -306,7 +319,7 @@ impl Importer {
         Ok(Root { cid, tsize })
     }
 
-    /// Waits for the oldest leaf, sends it, and sends what it completes.
+    /// Waits for the oldest leaf, sends what is complete without it, and sends it.
     async fn push_oldest(
         &mut self,
         layout: &mut Layout,
@@ -316,15 +329,20 @@ impl Importer {
         let leaf = oldest.finish().await?;
         let mut nodes = Vec::new();
         layout.push(&leaf, &mut nodes);
-        self.sink.put(leaf.block).await?;
-        self.put_all(nodes).await
+        self.put_all(nodes).await?;
+        self.put(leaf.block).await
     }
 
     async fn put_all(&mut self, nodes: Vec<Node>) -> Result<(), Error> {
         for node in nodes {
-            self.sink.put(node.block).await?;
+            self.put(node.block).await?;
         }
         Ok(())
+    }
+
+    async fn put(&mut self, block: Block) -> Result<(), Error> {
+        self.last = Some(block.clone());
+        self.sink.put(block).await
     }
 
     /// Writes the directory at `path` and all beneath it, children first; it is a root.
@@ -332,16 +350,23 @@ impl Importer {
         // The tree stays: a later part may name the same directory again.
         let mut tree = std::mem::take(&mut self.tree);
         let directory = tree.directory(path.split(|&byte| byte == b'/'))?;
+        self.extras.entry(&mut self.sink).await?;
+        let mut again = directory.is_chain().then(Vec::new);
         let mut nodes = Nodes::new(directory, path, self.cids);
         let mut root = None;
         while let Some(complete) = nodes.next()? {
             let Some(node) = complete.nodes.last() else { continue };
             let top = Root { cid: node.block.cid, tsize: node.tsize };
+            again = again.filter(|_| complete.nodes.len() == 1);
+            if let Some(again) = &mut again {
+                again.push(node.block.clone());
+            }
             self.put_all(complete.nodes).await?;
             self.report(&complete.path, &top).await;
             root = Some(top.cid);
         }
         self.tree = tree;
+        extras::chain(&again.unwrap_or_default(), &mut self.sink).await?;
         if let Some(cid) = root {
             self.add_root(cid);
         }

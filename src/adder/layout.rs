@@ -44,7 +44,7 @@ impl Layout {
         }
     }
 
-    /// Takes the next leaf, whose block has been written; nodes that are complete go to `out`.
+    /// Takes the next leaf; nodes that are complete without it go to `out`, and are written before it.
     pub(super) fn push(&mut self, leaf: &Node, out: &mut Vec<Node>) {
         match self {
             Self::Balanced(layout) => layout.push(leaf, out),
@@ -74,25 +74,21 @@ impl Balanced {
     }
 
     fn push(&mut self, leaf: &Node, out: &mut Vec<Node>) {
-        self.add(0, child(leaf), out);
+        let mut level = 0;
+        // A full node is closed only when a sibling arrives: without one it is the root.
+        while let Some(full) = self.levels.get_mut(level).filter(|open| open.len() == MAX_LINKS) {
+            let node = file_node(self.cids, &std::mem::take(full));
+            level += 1;
+            self.add(level, child(&node));
+            out.push(node);
+        }
+        self.add(0, child(leaf));
     }
 
-    /// Adds to a level. A full node is closed only when a sibling arrives: without one it is the root.
-    fn add(&mut self, mut level: usize, mut child: Child, out: &mut Vec<Node>) {
-        loop {
-            if level == self.levels.len() {
-                self.levels.push(Vec::new());
-            }
-            let open = &mut self.levels[level];
-            if open.len() < MAX_LINKS {
-                open.push(child);
-                return;
-            }
-            let full = std::mem::replace(open, vec![child]);
-            let node = file_node(self.cids, &full);
-            child = self::child(&node);
-            out.push(node);
-            level += 1;
+    fn add(&mut self, level: usize, child: Child) {
+        match self.levels.get_mut(level) {
+            Some(open) => open.push(child),
+            None => self.levels.push(vec![child]),
         }
     }
 
@@ -114,7 +110,7 @@ impl Balanced {
                 return Some(Finished { cid, tsize, reads_at_end });
             }
             level += 1;
-            self.add(level, (cid, tsize, file_size), out);
+            self.add(level, (cid, tsize, file_size));
         }
     }
 }

@@ -9,6 +9,7 @@
 //!
 //! What holds, whatever is uploaded:
 //! - CIDs equal Kubo's for the same parameters (`fixtures/add`).
+//! - Blocks come in the reference's order, with its extra ones (`extras`).
 //! - Memory does not grow with the size of files: a few chunks, 174 links for each level of a file's DAG, and a
 //!   channel of [`MAX_QUEUED_BLOCKS`]. It grows with the number of names, because a directory is one block.
 //! - Nothing is pinned before every block is with its destinations; an import that fails, or whose stream is
@@ -22,6 +23,7 @@ mod chunker;
 mod collector;
 mod decode;
 mod directory;
+mod extras;
 mod files;
 mod hamt;
 mod hash;
@@ -66,6 +68,9 @@ pub enum Error {
     /// The `hash` parameter. (Go: `adder/adder.go`)
     #[error("hash function name not known")]
     UnknownHash,
+    /// A `hash` that has a name and no function. (Go: `go-multihash`, `go-cid`)
+    #[error("invalid cid: unknown multihash code {0} ({0:#x}): no such hash registered")]
+    UnregisteredHash(u64),
     /// A valid parameter that this release does not implement.
     #[error("{0} is not supported yet")]
     NotSupported(String),
@@ -117,6 +122,7 @@ impl From<Error> for api::Error {
             | Error::Chunker(_)
             | Error::CidVersion(_)
             | Error::UnknownHash
+            | Error::UnregisteredHash(_)
             | Error::MissingPath
             | Error::Car(_)
             | Error::EntryExists

@@ -7,7 +7,7 @@ use cluster_compat::types::{Block, Cid, PeerId, Pin, PinMode, PinOptions, PinTyp
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
-use super::{Error, Host, MAX_QUEUED_BLOCKS};
+use super::{Error, Host, MAX_QUEUED_BLOCKS, hash};
 
 /// What [`transfer`] waits for: destinations and the blocks for them.
 type Start = (Vec<PeerId>, mpsc::Receiver<Block>);
@@ -72,6 +72,9 @@ impl Sink {
     /// Sends a block; waits for room. If all destinations have failed, the block is thrown away: the error
     /// comes at the end, when the client has sent everything and listens.
     pub(super) async fn put(&mut self, block: Block) -> Result<(), Error> {
+        if !hash::is_named(&block.cid, &block.data) {
+            return Err(Error::NotSupported("hash identity for blocks of more than 64 bytes".into()));
+        }
         if self.recent.contains(&Some(block.cid)) {
             return Ok(());
         }

@@ -111,6 +111,8 @@ async fn unwrapped_entries_are_independent_roots_and_all_are_pinned() {
     );
     let roots: Vec<_> = [1, 2, 4].iter().map(|&i: &usize| events[i].cid.unwrap()).collect();
     assert_eq!(pinned(&host), roots);
+    // The empty directory came once; nothing was wrapped around the file.
+    assert_eq!(host.kept().puts.len(), events.len() + 1);
 }
 
 /// Recorded from 1.1.6, `several-and-odd-entries.json`.
@@ -194,7 +196,7 @@ async fn an_upload_without_parts_is_the_callers_fault() {
     let (events, error) = add(params(), Memory::of(&[]), &host).await;
     assert_eq!(events, []);
     assert_eq!(api::Error::from(error.unwrap()).kind, ErrorKind::BadRequest);
-    assert_eq!(host.kept().n_puts, 0);
+    assert_eq!(host.kept().puts, []);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Tests of whole imports.
 
 mod behaviour;
+mod blocks;
 mod cars;
 mod kubo;
 mod vectors;

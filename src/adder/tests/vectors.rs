@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cluster_compat::api::{Entry, EntryKind};
-use cluster_compat::types::Layout;
+use cluster_compat::types::{AddParams, Layout};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -44,7 +44,7 @@ pub(super) fn chacha(len: usize, seed: &str) -> Vec<u8> {
 
 /// Bytes of [`chacha`], kept between lines: most share a seed, and making them takes longer than importing them.
 #[derive(Default)]
-struct Data(HashMap<String, Bytes>);
+pub(super) struct Data(HashMap<String, Bytes>);
 
 impl Data {
     fn chacha(&mut self, len: usize, seed: &str) -> Bytes {
@@ -108,6 +108,23 @@ fn entries(path: &str, content: &Value, data: &mut Data) -> Vec<(Entry, Bytes)> 
     }
 }
 
+/// Parameters and upload of a line of a fixture.
+pub(super) fn case(line: &Value, data: &mut Data) -> (AddParams, Memory) {
+    let given = &line["params"];
+    let mut params = params();
+    params.wrap_with_directory = given["wrap"].as_bool().unwrap_or(false);
+    params.cid_version = given["version"].as_i64().unwrap_or(0);
+    params.raw_leaves = given["raw"].as_bool().unwrap_or(false);
+    params.hash = given["hash"].as_str().unwrap_or("sha2-256").into();
+    params.chunker = given["chunker"].as_str().unwrap_or("size-262144").into();
+    if given["layout"].as_str() == Some("trickle") {
+        params.layout = Layout::Trickle;
+    }
+    let all = line["entries"].as_array().unwrap().iter();
+    let upload = Memory::new(all.flat_map(|e| entries(e[0].as_str().unwrap(), &e[1], data)));
+    (params, upload)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn known_inputs_have_their_known_cids() {
     let text = include_str!("../../../fixtures/add/vectors.jsonl");
@@ -115,23 +132,9 @@ async fn known_inputs_have_their_known_cids() {
     for line in text.lines() {
         let vector: Value = serde_json::from_str(line).unwrap();
         let id = vector["id"].as_str().unwrap();
-        let given = &vector["params"];
-        let mut params = params();
-        params.wrap_with_directory = given["wrap"].as_bool().unwrap_or(false);
-        params.cid_version = given["version"].as_i64().unwrap_or(0);
-        params.raw_leaves = given["raw"].as_bool().unwrap_or(false);
-        params.hash = given["hash"].as_str().unwrap_or("sha2-256").into();
-        params.chunker = given["chunker"].as_str().unwrap_or("size-262144").into();
-        if given["layout"].as_str() == Some("trickle") {
-            params.layout = Layout::Trickle;
-        }
-        let all = vector["entries"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .flat_map(|e| entries(e[0].as_str().unwrap(), &e[1], &mut data));
+        let (params, upload) = case(&vector, &mut data);
         let host = Arc::new(Collector::new());
-        let (events, error) = add(params, Memory::new(all), &host).await;
+        let (events, error) = add(params, upload, &host).await;
         assert_eq!(error, None, "{id}");
         let last = events.last().unwrap();
         assert_eq!(last.cid.unwrap().to_string(), vector["cid"].as_str().unwrap(), "{id}");
