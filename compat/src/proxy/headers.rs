@@ -68,8 +68,9 @@ impl DaemonHeaders {
         path: &[u8],
         client: &HeaderMap,
     ) -> Result<HeaderMap, Box<Response>> {
-        let (mut headers, extracted, refusal) =
-            tokio::join!(self.cors(method, path, client), self.extracted(), self.refusal(client));
+        // one after the other, in the reference's order: what the daemon sees does not hang on chance
+        let mut headers = self.cors(method, path, client).await;
+        let (extracted, refusal) = tokio::join!(self.extracted(), self.refusal(client));
         if let Some(refusal) = refusal {
             return Err(Box::new(refusal));
         }
