@@ -79,7 +79,7 @@ fn check(section: Bytes) -> Result<Block, Error> {
             return Err(Error::car(format!("could not choose a decoder: {text}")));
         }
     }
-    Ok(Block { cid, data })
+    Ok(Block { cid, data, is_spare: false })
 }
 
 /// A file read as sections of a length and that many bytes.

@@ -28,7 +28,7 @@ pub(super) struct Extras {
 impl Extras {
     /// For an import whose blocks are named by `cids`.
     pub(super) fn new(cids: CidBuilder) -> Self {
-        Self { cids, empty: directory(cids, &[]).block, is_unused: true }
+        Self { cids, empty: spare(directory(cids, &[]).block), is_unused: true }
     }
 
     /// Whether no entry has come yet.
@@ -64,11 +64,11 @@ impl Extras {
     /// After a file or link without a directory: one around it, which calls it by its CID, and its root again.
     pub(super) async fn lone(&mut self, root: Block, tsize: u64, sink: &mut Sink) -> Result<(), Error> {
         let link = Link { name: root.cid.to_string().into_bytes(), cid: root.cid, tsize };
-        let around = directory(self.cids, &[link]).block;
+        let around = spare(directory(self.cids, &[link]).block);
         if hash::is_named(&around.cid, &around.data) {
             sink.put(around).await?;
         }
-        sink.put(root).await
+        sink.put(spare(root)).await
     }
 }
 
@@ -76,8 +76,12 @@ impl Extras {
 pub(super) async fn chain(directories: &[Block], sink: &mut Sink) -> Result<(), Error> {
     for _ in 1..N_PASSES {
         for block in directories {
-            sink.put(block.clone()).await?;
+            sink.put(spare(block.clone())).await?;
         }
     }
     Ok(())
+}
+
+fn spare(block: Block) -> Block {
+    Block { is_spare: true, ..block }
 }

@@ -86,7 +86,7 @@ pub(super) fn leaf(kind: LeafKind, cids: CidBuilder, mut buffer: BytesMut) -> No
             (data, cid)
         }
     };
-    Node { tsize: data.len() as u64, file_size: len as u64, block: Block { cid, data } }
+    Node { tsize: data.len() as u64, file_size: len as u64, block: Block { cid, data, is_spare: false } }
 }
 
 /// Writes fields of tag and value at `at`; returns the end.
@@ -168,7 +168,11 @@ fn dag_pb<'a>(
     put_bytes(&mut out, 0x0a, message);
     let data = Bytes::from(out);
     let cid = cids.dag_pb(&data);
-    Node { tsize: tsize.saturating_add(data.len() as u64), file_size: 0, block: Block { cid, data } }
+    Node {
+        tsize: tsize.saturating_add(data.len() as u64),
+        file_size: 0,
+        block: Block { cid, data, is_spare: false },
+    }
 }
 
 /// Appends a tag and a number.

@@ -140,29 +140,40 @@ struct Sent {
     /// How often each multihash was sent and not confirmed; the daemon may answer with another codec.
     unconfirmed: HashMap<Multihash<64>, usize>,
     n_unconfirmed: usize,
+    /// The same of spare blocks, which need no confirmation and may have one.
+    spare: HashMap<Multihash<64>, usize>,
     /// Whether the last part was sent.
     is_whole: bool,
 }
 
 impl Sent {
     fn new() -> Self {
-        let unconfirmed = HashMap::new();
-        Self { moved_at: Instant::now(), is_starved: false, unconfirmed, n_unconfirmed: 0, is_whole: false }
+        Self {
+            moved_at: Instant::now(),
+            is_starved: false,
+            unconfirmed: HashMap::new(),
+            n_unconfirmed: 0,
+            spare: HashMap::new(),
+            is_whole: false,
+        }
     }
 
-    fn add(&mut self, cid: &Cid) {
-        *self.unconfirmed.entry(*cid.hash()).or_default() += 1;
-        self.n_unconfirmed += 1;
+    fn add(&mut self, block: &Block) {
+        let hash = *block.cid.hash();
+        if block.is_spare {
+            *self.spare.entry(hash).or_default() += 1;
+        } else {
+            *self.unconfirmed.entry(hash).or_default() += 1;
+            self.n_unconfirmed += 1;
+        }
     }
 
     fn confirm(&mut self, cid: &Cid) -> bool {
-        let Some(n) = self.unconfirmed.get_mut(cid.hash()) else { return false };
-        *n -= 1;
-        if *n == 0 {
-            self.unconfirmed.remove(cid.hash());
+        if take(&mut self.unconfirmed, cid.hash()) {
+            self.n_unconfirmed -= 1;
+            return true;
         }
-        self.n_unconfirmed -= 1;
-        true
+        take(&mut self.spare, cid.hash())
     }
 
     fn verdict(&self) -> Result<(), Error> {
@@ -178,6 +189,16 @@ impl Sent {
         }
         Ok(())
     }
+}
+
+/// Counts a hash down; whether it was there.
+fn take(counts: &mut HashMap<Multihash<64>, usize>, hash: &Multihash<64>) -> bool {
+    let Some(n) = counts.get_mut(hash) else { return false };
+    *n -= 1;
+    if *n == 0 {
+        counts.remove(hash);
+    }
+    true
 }
 
 /// Taken for the moment a block is sent or confirmed, never over an await.
@@ -216,7 +237,7 @@ impl Upload {
             self.boundary, block.cid
         );
         self.n_parts += 1;
-        lock(&self.sent).add(&block.cid);
+        lock(&self.sent).add(&block);
         self.content = Some(block.data);
         head.into()
     }

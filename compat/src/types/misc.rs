@@ -106,6 +106,8 @@ pub struct Block {
     pub cid: Cid,
     /// Its bytes.
     pub data: bytes::Bytes,
+    /// Whether no pin needs it: sent because the reference sends it, or sent before. A daemon may leave it unconfirmed.
+    pub is_spare: bool,
 }
 
 impl Serialize for Alert {

@@ -384,7 +384,7 @@ async fn put(client: &Client, blocks: &[(&str, &[u8])]) -> Result<(), Error> {
     let (tx, rx) = mpsc::channel(1);
     let feed = async move {
         for (text, data) in blocks {
-            let block = Block { cid: cid(text), data: Bytes::copy_from_slice(data) };
+            let block = Block { cid: cid(text), data: Bytes::copy_from_slice(data), is_spare: false };
             if tx.send(block).await.is_err() {
                 return;
             }
@@ -492,7 +492,9 @@ async fn a_daemon_that_takes_nothing_ends_an_upload_but_a_slow_source_does_not()
     let (tx, rx) = mpsc::channel(1);
     let feed = async {
         for _ in 0..2 {
-            tx.send(Block { cid: cid(ALPHA), data: Bytes::from_static(b"alpha\n") }).await.unwrap();
+            tx.send(Block { cid: cid(ALPHA), data: Bytes::from_static(b"alpha\n"), is_spare: false })
+                .await
+                .unwrap();
             tokio::time::sleep(silence + silence / 2).await;
         }
         drop(tx);
