@@ -160,10 +160,10 @@ fn a_metric_is_believed_from_its_own_peer_alone() {
     let (shared, _alerted) = shared(256, None);
     let expires = Time::now().add(Duration::from_secs(30));
     let data = crate::wire::metric::encode(&metric("ping", 1, expires));
-    publish::on_message(&shared, &net::Message { source: peer(2), data: data.clone() });
+    publish::on_message(&shared, &net::Message { source: peer(2), from: peer(2), data: data.clone() });
     assert!(shared.lock().peers.names().is_empty());
-    publish::on_message(&shared, &net::Message { source: peer(1), data: b"garbage".to_vec() });
-    publish::on_message(&shared, &net::Message { source: peer(1), data });
+    publish::on_message(&shared, &net::Message { source: peer(1), from: peer(1), data: b"garbage".to_vec() });
+    publish::on_message(&shared, &net::Message { source: peer(1), from: peer(1), data });
     assert_eq!(shared.lock().peers.latest_valid("ping", Time::now().unix_nanos()).len(), 1);
 }
 

@@ -129,7 +129,10 @@ pub type Validator = Arc<dyn Fn(&PeerId) -> bool + Send + Sync>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     /// Who signed it.
+    /// Who signed it.
     pub source: PeerId,
+    /// The connected peer that passed it on; the signer itself, or somebody between.
+    pub from: PeerId,
     /// What it says.
     pub data: Vec<u8>,
 }
