@@ -15,6 +15,8 @@
 //! - What [`Table::Journal`] holds is what the pending batch holds.
 
 mod batch;
+#[cfg(test)]
+mod goldens;
 mod heads;
 pub mod keys;
 mod set;

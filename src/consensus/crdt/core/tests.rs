@@ -136,11 +136,11 @@ fn name(cid: &Cid) -> String {
     spell(&cid.hash().to_bytes())[1..].to_owned()
 }
 
-fn cid(text: &Value) -> Cid {
+pub(super) fn cid(text: &Value) -> Cid {
     text.as_str().unwrap().parse().unwrap()
 }
 
-fn replay(history: &Value) -> Replica {
+pub(super) fn replay(history: &Value) -> Replica {
     let mut replica = Replica::new();
     let mut withheld = HashMap::new();
     for step in history["steps"].as_array().unwrap() {
