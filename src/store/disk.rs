@@ -153,6 +153,7 @@ fn open_tables(env: &Env<WithoutTls>) -> Result<[Rows; Table::ALL.len()], heed::
             open(Table::Tombs)?,
             open(Table::Values)?,
             open(Table::Journal)?,
+            open(Table::Unfinished)?,
         ];
         Ok::<_, heed::Error>(CommitOrAbort::<_, ()>::Commit(tables))
     })?;

@@ -30,12 +30,22 @@ pub enum Table {
     Values,
     /// CRDT: batched items that are acknowledged but in no node yet.
     Journal,
+    /// CRDT: nodes that are known and not processed yet, and for which heads.
+    Unfinished,
 }
 
 impl Table {
     /// All tables, in the order of their discriminants.
-    pub const ALL: [Self; 7] =
-        [Self::Meta, Self::Blocks, Self::Heads, Self::Adds, Self::Tombs, Self::Values, Self::Journal];
+    pub const ALL: [Self; 8] = [
+        Self::Meta,
+        Self::Blocks,
+        Self::Heads,
+        Self::Adds,
+        Self::Tombs,
+        Self::Values,
+        Self::Journal,
+        Self::Unfinished,
+    ];
 
     /// Its name in the database.
     pub const fn name(self) -> &'static str {
@@ -47,6 +57,7 @@ impl Table {
             Self::Tombs => "tombs",
             Self::Values => "values",
             Self::Journal => "journal",
+            Self::Unfinished => "unfinished",
         }
     }
 }

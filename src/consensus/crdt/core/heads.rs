@@ -68,10 +68,9 @@ impl Heads {
         effects.put(Table::Heads, cid.hash().to_bytes(), height.to_be_bytes().to_vec());
     }
 
-    pub(super) fn replace(&mut self, old: &Cid, new: Cid, height: u64, effects: &mut Effects) {
-        if self.heights.remove(&old.to_bytes()).is_some() {
-            effects.delete(Table::Heads, old.hash().to_bytes());
+    pub(super) fn remove(&mut self, cid: &Cid, effects: &mut Effects) {
+        if self.heights.remove(&cid.to_bytes()).is_some() {
+            effects.delete(Table::Heads, cid.hash().to_bytes());
         }
-        self.add(new, height, effects);
     }
 }

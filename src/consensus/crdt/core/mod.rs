@@ -19,6 +19,7 @@ mod batch;
 mod goldens;
 mod heads;
 pub mod keys;
+mod repair;
 mod set;
 #[cfg(test)]
 mod sim;
@@ -30,6 +31,7 @@ use cluster_compat::types::Cid;
 
 use self::batch::Batch;
 pub use self::heads::Heads;
+use self::repair::{Dirt, Repair};
 pub use self::set::Row;
 use self::walk::Walk;
 use crate::store::{self, KvRead, KvWrite, Table, blocks};
@@ -37,6 +39,9 @@ use crate::wire::crdt_pb::{self, Delta, Element};
 
 /// Set while a branch of the DAG is known to be incomplete, in [`Table::Meta`].
 const DIRTY_KEY: &[u8] = b"crdt/dirty";
+
+/// The row of [`DIRTY_KEY`] where [`Table::Unfinished`] says what is missing.
+const UNFINISHED: &[u8] = b"unfinished";
 
 /// Why an event could not be handled. The state is to be loaded again.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +99,8 @@ pub enum Event<'a> {
     Unavailable(Cid),
     /// Go on with what is left; follows [`Effects::more`].
     Continue,
+    /// Try again what could not be had, and walk the whole DAG if it was marked dirty.
+    Repair,
     /// Note that the DAG has to be walked, or that it is whole.
     MarkDirty(bool),
 }
@@ -107,17 +114,17 @@ pub enum Write {
     Delete(Table, Vec<u8>),
 }
 
-/// A key whose value may have changed.
+/// A key whose value has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// An element became the current value.
+    /// This became the current value: an element, or what is left after a tombstone.
     Put {
         /// The key.
         key: String,
         /// Its value.
         value: Vec<u8>,
     },
-    /// A tombstone named the key. Another value may have survived.
+    /// No value is left.
     Deleted {
         /// The key.
         key: String,
@@ -132,13 +139,24 @@ pub struct Effects {
     /// Keys, in order.
     pub changes: Vec<Change>,
     /// Blocks to get; each is answered by [`Event::Block`] or [`Event::Unavailable`].
-    pub fetch: Vec<Cid>,
+    pub fetch: Vec<Fetch>,
     /// The node this event made.
     pub made: Option<Cid>,
     /// Something is left to do: send [`Event::Continue`].
     pub more: bool,
     /// Nodes that were left out, and why, for the log.
     pub skipped: Vec<(Cid, Error)>,
+    /// Nodes of others that were merged.
+    pub n_merged: usize,
+}
+
+/// A block to get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fetch {
+    /// Its CID.
+    pub cid: Cid,
+    /// The announced head it lies beneath: whoever announced that may have it.
+    pub tip: Cid,
 }
 
 impl Effects {
@@ -170,12 +188,15 @@ pub struct State {
     heads: Heads,
     batch: Batch,
     walk: Walk,
+    repair: Option<Repair>,
 }
 
 impl State {
-    /// Reads the state, and the batch that was pending when it was last written.
+    /// Reads the state, the batch that was pending when it was last written, and the walks that were under way:
+    /// [`Event::Continue`] resumes them.
     pub fn load(view: &dyn KvRead) -> Result<Self, Error> {
-        let mut state = Self { heads: Heads::load(view)?, batch: Batch::default(), walk: Walk::default() };
+        let (heads, walk) = (Heads::load(view)?, Walk::load(view)?);
+        let mut state = Self { heads, batch: Batch::default(), walk, repair: None };
         state.batch.resume(view)?;
         Ok(state)
     }
@@ -188,6 +209,21 @@ impl State {
     /// Items of the pending batch.
     pub fn n_pending(&self) -> usize {
         self.batch.n_items()
+    }
+
+    /// Nodes that are known, not processed, and could not be had: [`Event::Repair`] tries them again.
+    pub fn n_stalled(&self) -> usize {
+        self.walk.n_stalled()
+    }
+
+    /// Nodes that are known to lie below processed ones and are not processed yet.
+    pub fn n_unfinished(&self) -> usize {
+        self.walk.n_unfinished()
+    }
+
+    /// Whether [`Event::Continue`] has something to do.
+    pub fn has_more(&self) -> bool {
+        self.walk.has_ready() || self.repair.is_some()
     }
 
     /// Handles an event, given the rows as all effects before have left them.
@@ -206,17 +242,22 @@ impl State {
                 }
             }
             Event::Commit => self.on_commit(view, &mut effects)?,
-            Event::Announced(cids) => self.on_announced(cids, view, &mut effects)?,
+            Event::Announced(cids) => {
+                self.on_announced(cids, view)?;
+                self.walk_on(view, &mut effects)?;
+            }
             Event::Block { cid, data } => {
                 self.walk.on_block(cid, data);
                 self.walk_on(view, &mut effects)?;
             }
             Event::Unavailable(cid) => self.on_unavailable(cid, &mut effects),
-            Event::Continue => self.walk_on(view, &mut effects)?,
-            Event::MarkDirty(true) => effects.put(Table::Meta, DIRTY_KEY.to_vec(), Vec::new()),
-            Event::MarkDirty(false) => effects.delete(Table::Meta, DIRTY_KEY.to_vec()),
+            Event::Continue if self.walk.has_ready() => self.walk_on(view, &mut effects)?,
+            Event::Continue => self.repair_on(view, &mut effects)?,
+            Event::Repair => self.on_repair(),
+            Event::MarkDirty(true) => self.walk.set_dirt(Dirt::Marked, &mut effects),
+            Event::MarkDirty(false) => self.walk.set_dirt(Dirt::None, &mut effects),
         }
-        effects.more = self.walk.has_ready();
+        effects.more = self.has_more();
         Ok(effects)
     }
 
@@ -255,11 +296,9 @@ impl State {
         set::merge(&delta, &multihash, view, effects)?;
         effects.put(Table::Blocks, multihash, blocks::row(&block, true));
         for parent in &parents {
-            self.heads.replace(parent, cid, delta.priority, effects);
+            self.heads.remove(parent, effects);
         }
-        if parents.is_empty() {
-            self.heads.add(cid, delta.priority, effects);
-        }
+        self.heads.add(cid, delta.priority, effects);
         effects.made = Some(cid);
         Ok(())
     }
@@ -272,7 +311,16 @@ pub fn is_dirty(view: &dyn KvRead) -> Result<bool, store::Error> {
 
 /// Removes the whole CRDT: its set, its DAG, its pending batch.
 pub fn clean(transaction: &mut dyn KvWrite) -> Result<(), store::Error> {
-    for table in [Table::Heads, Table::Adds, Table::Tombs, Table::Values, Table::Journal, Table::Blocks] {
+    let tables = [
+        Table::Heads,
+        Table::Adds,
+        Table::Tombs,
+        Table::Values,
+        Table::Journal,
+        Table::Unfinished,
+        Table::Blocks,
+    ];
+    for table in tables {
         transaction.clear(table)?;
     }
     transaction.delete(Table::Meta, DIRTY_KEY)?;

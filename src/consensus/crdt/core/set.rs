@@ -115,7 +115,8 @@ fn merge_tombstones(
         dying[place].pairs.push(pair);
     }
     for Dying { key, prefix, pairs } in dying {
-        let add = Row::read(&key, view)?.map(|row| row.add.to_vec()).unwrap_or_default();
+        let before = Row::read(&key, view)?;
+        let add = before.map(|row| row.add.to_vec()).unwrap_or_default();
         let best = best_value(&key, &prefix, &pairs, view)?;
         let left = best.map(|(priority, value)| OwnRow { priority, add: add.clone(), value });
         match &left {
@@ -130,7 +131,15 @@ fn merge_tombstones(
         for pair in pairs {
             effects.put(Table::Tombs, pair, Vec::new());
         }
-        effects.changes.push(Change::Deleted { key: key.clone() });
+        match &left {
+            // a tombstone that comes before the add it kills changes nothing
+            None if before.is_none() => {}
+            None => effects.changes.push(Change::Deleted { key: key.clone() }),
+            Some(left) if before.is_some_and(|before| before.value == left.value) => {}
+            Some(left) => {
+                effects.changes.push(Change::Put { key: key.clone(), value: left.value.clone() });
+            }
+        }
         deleted.insert(key, left);
     }
     Ok(deleted)
