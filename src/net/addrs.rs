@@ -10,7 +10,7 @@ use super::Error;
 /// What to do with a configured listen address.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Listen {
-    /// Plain TCP.
+    /// TCP, or a WebSocket on it.
     Tcp,
     /// Old configurations name QUIC, which the reference accepts and never serves.
     Ignored,
@@ -24,7 +24,7 @@ pub(super) fn listen_kind(addr: &Multiaddr) -> Result<Listen, Error> {
             Protocol::Udp(_) => return Ok(Listen::Ignored),
             Protocol::Tcp(_) => is_tcp = true,
             Protocol::Ip4(_) | Protocol::Ip6(_) | Protocol::Ip6zone(_) => {}
-            Protocol::P2p(_) if is_tcp => {}
+            Protocol::P2p(_) | Protocol::Ws(_) if is_tcp => {}
             _ => return Err(Error::UnsupportedListenAddress { addr: addr.clone() }),
         }
     }
@@ -155,7 +155,8 @@ mod tests {
     fn listen_addresses_are_tcp_or_inert_or_refused() {
         assert_eq!(listen_kind(&addrs(&["/ip4/0.0.0.0/tcp/9096"])[0]).unwrap(), Listen::Tcp);
         assert_eq!(listen_kind(&addrs(&["/ip4/0.0.0.0/udp/9096/quic"])[0]).unwrap(), Listen::Ignored);
-        for text in ["/ip4/0.0.0.0/tcp/9096/ws", "/ip4/1.2.3.4", "/dns4/a.b/tcp/1"] {
+        assert_eq!(listen_kind(&addrs(&["/ip6/::/tcp/9096/ws"])[0]).unwrap(), Listen::Tcp);
+        for text in ["/ip4/0.0.0.0/tcp/9096/wss", "/ip4/1.2.3.4", "/ip4/1.2.3.4/ws", "/dns4/a.b/tcp/1"] {
             assert!(listen_kind(&addrs(&[text])[0]).is_err(), "{text}");
         }
     }

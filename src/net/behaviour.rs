@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use libp2p::identity::Keypair;
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::{connection_limits, gossipsub, identify, ping};
+use libp2p::{connection_limits, gossipsub, identify, ping, relay};
 
 use super::{Error, GossipSettings, gossip, limits};
 
@@ -24,10 +24,15 @@ pub(super) struct Behaviour {
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
     pub(super) gossip: gossipsub::Behaviour,
+    pub(super) relay_client: relay::client::Behaviour,
 }
 
 impl Behaviour {
-    pub(super) fn new(keypair: &Keypair, settings: &GossipSettings) -> Result<Self, Error> {
+    pub(super) fn new(
+        keypair: &Keypair,
+        settings: &GossipSettings,
+        relay_client: relay::client::Behaviour,
+    ) -> Result<Self, Error> {
         // the listen addresses are hidden because what is announced is decided by `addrs`; the signed record lets
         // original peers pass our addresses on
         let identify = identify::Config::new_with_signed_peer_record(String::new(), keypair)
@@ -40,6 +45,7 @@ impl Behaviour {
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_EVERY)),
             gossip: gossip::behaviour(keypair, settings)?,
+            relay_client,
         })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   rooms ── Network (handle) ──Cmd──▶ Worker: one select! over commands, swarm events and a slow tick
-//!                │                        │ transport: TCP, secret, noise, yamux
+//!                │                        │ transport: TCP, WebSocket, secret, noise, TLS, yamux
 //!                └── Shared (read-only ◀──┤ behaviour: limits, identify, ping, gossip
 //!                    answers, no await)   └─▶ subscriptions: one bounded channel per topic
 //! ```
@@ -20,6 +20,7 @@ mod bootstrap;
 mod gossip;
 mod limits;
 mod peerstore;
+mod strangers;
 mod transport;
 mod worker;
 
@@ -64,7 +65,7 @@ pub enum Error {
         reason: String,
     },
     /// A transport that we do not serve.
-    #[error("listen address {addr} is not supported: only /ip4 and /ip6 with /tcp are")]
+    #[error("listen address {addr} is not supported: only /ip4 and /ip6 with /tcp or /tcp and /ws are")]
     UnsupportedListenAddress {
         /// As configured.
         addr: Multiaddr,

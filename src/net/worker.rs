@@ -14,7 +14,7 @@ use futures::StreamExt as _;
 use libp2p::core::ConnectedPoint;
 use libp2p::gossipsub::TopicHash;
 use libp2p::swarm::{ConnectionId, SwarmEvent};
-use libp2p::{Swarm, identify, ping, swarm};
+use libp2p::{Swarm, identify, ping, relay, swarm};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
@@ -58,19 +58,22 @@ impl Worker {
         commands: mpsc::Receiver<Cmd>,
         shared: Arc<Shared>,
     ) -> Result<Self, Error> {
+        let local_peer = args.keypair.public().to_peer_id();
+        let (relayed, relay_client) = relay::client::new(local_peer);
         let transport = transport::build(
             &args.keypair,
             args.secret,
             args.config.dial_peer_timeout.to_std(),
             Arc::clone(&shared.traffic),
+            relayed,
         )?;
-        let behaviour = Behaviour::new(&args.keypair, &GossipSettings::from(args.config))?;
+        let behaviour = Behaviour::new(&args.keypair, &GossipSettings::from(args.config), relay_client)?;
         // the library's own executor: a panic in the handling of one connection ends that connection alone
         let config = swarm::Config::with_tokio_executor()
             .with_idle_connection_timeout(IDLE_TIMEOUT)
             .with_max_negotiating_inbound_streams(MAX_NEGOTIATING);
         Ok(Self {
-            swarm: Swarm::new(transport, behaviour, args.keypair.public().to_peer_id(), config),
+            swarm: Swarm::new(transport, behaviour, local_peer, config),
             commands,
             shared,
             config: Settings::from(args.config),

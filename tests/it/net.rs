@@ -151,6 +151,7 @@ async fn another_secret_and_no_secret_are_refused() {
             error.to_string().starts_with(&format!("failed to dial {}: ", ours.network.local_peer())),
             "{error}"
         );
+        assert!(error.to_string().contains("secret"), "{error}");
         assert!(ours.network.connected_peers().is_empty());
     }
 }
@@ -196,8 +197,27 @@ async fn inert_addresses_are_skipped_and_unusable_ones_refused() {
         try_start(&listen(&[quic]), None, vec![]).await.err(),
         Some(Error::NoListenAddress { .. })
     ));
-    let ws = try_start(&listen(&["/ip4/127.0.0.1/tcp/0/ws"]), None, vec![]).await.err();
-    assert!(matches!(ws, Some(Error::UnsupportedListenAddress { .. })));
+    let wss = try_start(&listen(&["/ip4/127.0.0.1/tcp/0/wss"]), None, vec![]).await.err();
+    assert!(matches!(wss, Some(Error::UnsupportedListenAddress { .. })));
+}
+
+#[tokio::test]
+async fn web_sockets_carry_the_swarm_with_and_without_a_secret() {
+    let listen = ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/ws"];
+    let config = Cluster {
+        listen_multiaddress: listen.iter().map(|text| text.parse().unwrap()).collect(),
+        ..config()
+    };
+    for secret in [Some(SECRET), None] {
+        let listener = try_start(&config, secret, vec![]).await.unwrap();
+        let ws = listener.network.listen_addrs().into_iter().find(|addr| addr.to_string().ends_with("/ws"));
+        let named = ws.unwrap().to_string().replace("/ip4/127.0.0.1/", "/dns4/localhost/");
+        let full: Multiaddr = format!("{named}/p2p/{}", listener.network.local_peer()).parse().unwrap();
+        let dialer = try_start(&config, secret, vec![]).await.unwrap();
+        let peer = dialer.network.add_addr(&full).unwrap();
+        dialer.network.dial(peer).await.unwrap();
+        assert_eq!(dialer.network.connected_peers(), [peer]);
+    }
 }
 
 #[tokio::test]
