@@ -8,13 +8,18 @@
 //! reference's, byte for byte (the order of map entries aside, which is random there and sorted here); no other
 //! room knows an encoding.
 
+pub mod add;
+pub mod call;
 pub mod crdt_pb;
+pub mod gc;
+pub mod id;
 pub mod key;
 pub mod metric;
 pub mod msgpack;
 mod pb;
 pub mod pin;
 pub mod pin_pb;
+pub mod status;
 
 /// Bytes that are not what they should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,7 +51,16 @@ pub enum Error {
     /// The reference stores such a pin under an unusable key; here it is refused.
     #[error("pin without a CID")]
     PinWithoutCid,
+    /// A status of nothing.
+    #[error("status without a CID")]
+    RowWithoutCid,
+    /// A block that cannot be named.
+    #[error("block without a CID")]
+    BlockWithoutCid,
     /// A message that is not the protobuf it should be.
     #[error("protobuf: {0}")]
     Protobuf(String),
 }
+
+#[cfg(test)]
+mod tests;

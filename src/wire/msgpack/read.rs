@@ -51,6 +51,11 @@ impl<'a> Reader<'a> {
         Self { data, at: 0 }
     }
 
+    /// In the middle, where a value starts.
+    pub(super) const fn starting_at(data: &'a [u8], at: usize) -> Self {
+        Self { data, at }
+    }
+
     /// Bytes read so far.
     pub const fn at(&self) -> usize {
         self.at
@@ -199,6 +204,9 @@ impl<'a> Reader<'a> {
     /// A multiaddress; `nil` is none.
     pub fn addr(&mut self) -> Result<Option<Multiaddr>, Error> {
         let Some(bytes) = self.raw()? else { return Ok(None) };
+        if bytes.is_empty() {
+            return Err(self.invalid("an empty multiaddress".into()));
+        }
         Multiaddr::try_from(bytes.to_vec())
             .map(Some)
             .map_err(|e| self.invalid(format!("multiaddress {}: {e}", hex(&bytes))))
@@ -294,14 +302,18 @@ impl<'a> Reader<'a> {
     pub fn skip(&mut self) -> Result<(), Error> {
         let mut pending: u64 = 1;
         while pending > 0 {
-            pending -= 1;
-            match self.head()? {
-                Head::List(len) => pending = pending.saturating_add(len as u64),
-                Head::Map(len) => pending = pending.saturating_add(2 * len as u64),
-                _ => {}
-            }
+            pending = (pending - 1).saturating_add(self.pass_head()?);
         }
         Ok(())
+    }
+
+    /// Passes over a value but for what is inside of it; how many values that are.
+    pub(super) fn pass_head(&mut self) -> Result<u64, Error> {
+        Ok(match self.head()? {
+            Head::List(len) => len as u64,
+            Head::Map(len) => 2 * len as u64,
+            _ => 0,
+        })
     }
 
     /// An [`Error::Invalid`] about the value just read.

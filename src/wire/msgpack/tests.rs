@@ -4,6 +4,10 @@ use cluster_compat::go::time::Time;
 
 use super::*;
 
+fn scan(data: &[u8]) -> Result<Option<usize>, Error> {
+    Scanner::new().scan(data)
+}
+
 fn check(write: impl FnOnce(&mut Writer), expected: &str) {
     let mut out = Writer::new();
     write(&mut out);
@@ -118,7 +122,7 @@ fn lengths_are_not_believed() {
 #[test]
 fn a_stream_of_values_falls_apart_as_the_reference_sent_it() {
     let file: serde_json::Value =
-        serde_json::from_str(include_str!("../../../fixtures/wire/rpc-frames.json")).unwrap();
+        serde_json::from_str(include_str!("../../../fixtures/wire/rpc-calls.json")).unwrap();
     for item in file["items"].as_array().unwrap() {
         for side in ["request", "response"] {
             let values: Vec<Vec<u8>> = item[side]
@@ -131,9 +135,11 @@ fn a_stream_of_values_falls_apart_as_the_reference_sent_it() {
             let mut at = 0;
             for value in &values {
                 assert_eq!(scan(&stream[at..]), Ok(Some(value.len())), "{} {side}", item["title"]);
+                let mut scanner = Scanner::new();
                 for cut in 0..value.len() {
-                    assert_eq!(scan(&stream[at..at + cut]), Ok(None));
+                    assert_eq!(scanner.scan(&stream[at..at + cut]), Ok(None));
                 }
+                assert_eq!(scanner.scan(&stream[at..]), Ok(Some(value.len())));
                 at += value.len();
             }
         }

@@ -113,6 +113,13 @@ impl Writer {
         self.raw(&cid.to_bytes());
     }
 
+    /// One value alone.
+    pub fn one(write: impl FnOnce(&mut Self)) -> Vec<u8> {
+        let mut out = Self::new();
+        write(&mut out);
+        out.into_bytes()
+    }
+
     /// A list of peer ids.
     pub fn peers(&mut self, peers: &[PeerId]) {
         self.list(peers.len());
