@@ -1,11 +1,13 @@
 //! The protocols of the swarm.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use libp2p::identity::Keypair;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::{connection_limits, gossipsub, identify, ping, relay};
 
+use super::streams::{self, Streams};
 use super::{Error, GossipSettings, gossip, limits};
 
 /// Who we say we are; nobody parses it, operators read it.
@@ -25,6 +27,7 @@ pub(super) struct Behaviour {
     pub(super) ping: ping::Behaviour,
     pub(super) gossip: gossipsub::Behaviour,
     pub(super) relay_client: relay::client::Behaviour,
+    pub(super) streams: streams::Behaviour,
 }
 
 impl Behaviour {
@@ -32,6 +35,7 @@ impl Behaviour {
         keypair: &Keypair,
         settings: &GossipSettings,
         relay_client: relay::client::Behaviour,
+        streams: Arc<Streams>,
     ) -> Result<Self, Error> {
         // the listen addresses are hidden because what is announced is decided by `addrs`; the signed record lets
         // original peers pass our addresses on
@@ -46,6 +50,7 @@ impl Behaviour {
             ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_EVERY)),
             gossip: gossip::behaviour(keypair, settings)?,
             relay_client,
+            streams: streams::Behaviour::new(streams),
         })
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!   rooms ── Network (handle) ──Cmd──▶ Worker: one select! over commands, swarm events and a slow tick
 //!                │                        │ transport: TCP, WebSocket, secret, noise, TLS, yamux
-//!                └── Shared (read-only ◀──┤ behaviour: limits, identify, ping, gossip
+//!                └── Shared (read-only ◀──┤ behaviour: limits, identify, ping, gossip, raw streams
 //!                    answers, no await)   └─▶ subscriptions: one bounded channel per topic
 //! ```
 //!
@@ -21,6 +21,7 @@ mod gossip;
 mod limits;
 mod peerstore;
 mod strangers;
+mod streams;
 mod transport;
 mod worker;
 
@@ -38,6 +39,8 @@ use tracing::{error, warn};
 
 use self::bandwidth::Traffic;
 use self::peerstore::Peerstore;
+use self::streams::Streams;
+pub use self::streams::{PeerEvent, Stream};
 use self::worker::Worker;
 use crate::task::Tasks;
 
@@ -107,6 +110,31 @@ pub enum Error {
         peer: PeerId,
         /// Why.
         reason: String,
+    },
+    /// Streams go to others.
+    #[error("cannot open a stream to ourselves")]
+    OpenToSelf,
+    /// A connected peer gives us no stream.
+    #[error("cannot open a stream to {peer}: {reason}")]
+    Open {
+        /// Whom.
+        peer: PeerId,
+        /// Which protocols, and why not.
+        reason: String,
+    },
+    /// A peer that knows none of the protocols.
+    #[error("{peer} does not speak {protocols}")]
+    Unsupported {
+        /// Whom.
+        peer: PeerId,
+        /// Those we proposed, comma separated.
+        protocols: String,
+    },
+    /// A protocol has one acceptor.
+    #[error("streams for {protocol} are accepted already")]
+    AlreadyAccepted {
+        /// Its id.
+        protocol: &'static str,
     },
     /// A topic has one reader.
     #[error("topic {topic} is subscribed already")]
@@ -194,10 +222,11 @@ struct Shared {
     protected: Mutex<HashSet<PeerId>>,
     peerstore: Mutex<Peerstore>,
     traffic: Arc<Traffic>,
+    streams: Arc<Streams>,
 }
 
 impl Shared {
-    fn new(now: Instant) -> Self {
+    fn new(now: Instant, streams: Streams) -> Self {
         Self {
             announced: RwLock::default(),
             connected: RwLock::default(),
@@ -205,6 +234,7 @@ impl Shared {
             protected: Mutex::default(),
             peerstore: Mutex::default(),
             traffic: Arc::new(Traffic::new(now)),
+            streams: Arc::new(streams),
         }
     }
 
@@ -218,7 +248,8 @@ impl Network {
     pub async fn start(args: NetworkArgs<'_>) -> Result<Self, Error> {
         let local_peer = args.keypair.public().to_peer_id();
         let (commands, inbox) = mpsc::channel(MAX_COMMANDS);
-        let network = Self { local_peer, commands, shared: Arc::new(Shared::new(Instant::now())) };
+        let streams = Streams::new(local_peer, args.config.dial_peer_timeout.to_std());
+        let network = Self { local_peer, commands, shared: Arc::new(Shared::new(Instant::now(), streams)) };
         let mut nameless = Vec::new();
         for (priority, addr) in (1..).zip(&args.peerstore) {
             match network.know(addr, Some(peerstore::FILE_TTL), Some(priority)) {

@@ -25,7 +25,7 @@ use super::behaviour::{Behaviour, BehaviourEvent};
 use super::bootstrap::{FIRST_PEERS, LOOK_EVERY, Round};
 use super::limits::Connections;
 use super::peerstore::RECENT_TTL;
-use super::{Cmd, Error, GossipSettings, NetworkArgs, Shared, addrs, transport};
+use super::{Cmd, Error, GossipSettings, NetworkArgs, PeerEvent, Shared, addrs, transport};
 
 /// Silence after which the library would close a connection; ours stay until the connection manager ends them.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -67,7 +67,12 @@ impl Worker {
             Arc::clone(&shared.traffic),
             relayed,
         )?;
-        let behaviour = Behaviour::new(&args.keypair, &GossipSettings::from(args.config), relay_client)?;
+        let behaviour = Behaviour::new(
+            &args.keypair,
+            &GossipSettings::from(args.config),
+            relay_client,
+            Arc::clone(&shared.streams),
+        )?;
         // the library's own executor: a panic in the handling of one connection ends that connection alone
         let config = swarm::Config::with_tokio_executor()
             .with_idle_connection_timeout(IDLE_TIMEOUT)
@@ -171,7 +176,9 @@ impl Worker {
             }
             store.set_connected(&peer, true, now);
         }
-        self.shared.connected.write().unwrap_or_else(PoisonError::into_inner).insert(peer);
+        if self.shared.connected.write().unwrap_or_else(PoisonError::into_inner).insert(peer) {
+            self.shared.streams.tell(PeerEvent::Connected(peer));
+        }
         for respond_to in self.dials.remove(&peer).unwrap_or_default() {
             let _ = respond_to.send(Ok(()));
         }
@@ -186,6 +193,7 @@ impl Worker {
         }
         self.shared.peerstore().set_connected(&peer, false, Instant::now());
         self.shared.connected.write().unwrap_or_else(PoisonError::into_inner).remove(&peer);
+        self.shared.streams.tell(PeerEvent::Disconnected(peer));
         for subscription in self.subscriptions.values_mut() {
             subscription.left(&peer);
         }
