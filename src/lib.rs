@@ -30,6 +30,7 @@ pub mod ipfs;
 pub mod monitor;
 pub mod net;
 pub mod observe;
+pub mod rpc;
 pub mod state;
 pub mod store;
 pub mod task;

@@ -284,7 +284,7 @@ impl Stream {
 
     /// Whether the connection under the stream is gone, so that an end of reading may have come too early. Certain
     /// when asked after reading has ended.
-    pub async fn is_cut(&self) -> bool {
+    pub async fn is_cut(&mut self) -> bool {
         let (respond_to, answer) = oneshot::channel();
         self.requests.send(Request::Answer { respond_to }).await.is_err() || answer.await.is_err()
     }
