@@ -58,6 +58,15 @@ pub(super) fn split_peer(addr: &Multiaddr) -> Option<(PeerId, Multiaddr)> {
     }
 }
 
+/// An address that `peer` claims, without the id that some implementations add; `None` if that is another's.
+pub(super) fn claimed_by(peer: &PeerId, addr: &Multiaddr) -> Option<Multiaddr> {
+    match split_peer(addr) {
+        Some((claimed, _)) if claimed != *peer => None,
+        Some((_, addr)) => Some(addr),
+        None => Some(addr.clone()),
+    }
+}
+
 /// Whether a name has to be resolved.
 pub(super) fn is_dns(addr: &Multiaddr) -> bool {
     addr.iter().any(|part| {
@@ -65,7 +74,7 @@ pub(super) fn is_dns(addr: &Multiaddr) -> bool {
     })
 }
 
-/// Whether it leads through another peer; no such connection carries what a cluster needs.
+/// Whether it leads through another peer: a stepping stone to a direct connection.
 pub(super) fn is_relayed(addr: &Multiaddr) -> bool {
     addr.iter().any(|part| matches!(part, Protocol::P2pCircuit))
 }
@@ -76,9 +85,6 @@ pub(super) fn is_plausible(claimed: &Multiaddr, seen: &Multiaddr) -> bool {
     let (Some(claimed_ip), Some(seen)) = (ip(claimed), ip(seen)) else {
         return is_dns(claimed);
     };
-    if is_relayed(claimed) {
-        return false;
-    }
     match reach(seen) {
         Reach::Host => true,
         Reach::Site => reach(claimed_ip) != Reach::Host,
@@ -86,14 +92,19 @@ pub(super) fn is_plausible(claimed: &Multiaddr, seen: &Multiaddr) -> bool {
     }
 }
 
+/// From where an address can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reach {
+pub(super) enum Reach {
+    /// The same machine.
     Host,
+    /// A private network.
     Site,
+    /// The internet.
     World,
 }
 
-fn reach(ip: IpAddr) -> Reach {
+/// From where an IP address can be reached.
+pub(super) fn reach(ip: IpAddr) -> Reach {
     /// Unique local addresses, fc00::/7, and link-local ones, fe80::/10.
     fn is_site6(ip: Ipv6Addr) -> bool {
         ip.segments()[0] & 0xfe00 == 0xfc00 || ip.segments()[0] & 0xffc0 == 0xfe80
@@ -110,7 +121,8 @@ fn reach(ip: IpAddr) -> Reach {
     }
 }
 
-fn ip(addr: &Multiaddr) -> Option<IpAddr> {
+/// The first IP address in it; of a relayed address that is the relay's.
+pub(super) fn ip(addr: &Multiaddr) -> Option<IpAddr> {
     addr.iter().find_map(|part| match part {
         Protocol::Ip4(ip) => Some(ip.into()),
         Protocol::Ip6(ip) => Some(ip.into()),

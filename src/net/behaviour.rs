@@ -7,8 +7,9 @@ use libp2p::identity::Keypair;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::{connection_limits, gossipsub, identify, ping, relay};
 
+use super::dht::{Dht, Scope};
 use super::streams::{self, Streams};
-use super::{Error, GossipSettings, gossip, limits};
+use super::{Error, GossipSettings, dht, gossip, limits};
 
 /// Who we say we are; nobody parses it, operators read it.
 pub(super) const AGENT: &str = concat!("ipfs-cluster-rs/", env!("CARGO_PKG_VERSION"), " (1.1.6)");
@@ -26,6 +27,8 @@ pub(super) struct Behaviour {
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
     pub(super) gossip: gossipsub::Behaviour,
+    pub(super) wan: Dht,
+    pub(super) lan: Dht,
     pub(super) relay_client: relay::client::Behaviour,
     pub(super) streams: streams::Behaviour,
 }
@@ -37,6 +40,7 @@ impl Behaviour {
         relay_client: relay::client::Behaviour,
         streams: Arc<Streams>,
     ) -> Result<Self, Error> {
+        let local_peer = keypair.public().to_peer_id();
         // the listen addresses are hidden because what is announced is decided by `addrs`; the signed record lets
         // original peers pass our addresses on
         let identify = identify::Config::new_with_signed_peer_record(String::new(), keypair)
@@ -49,6 +53,8 @@ impl Behaviour {
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_EVERY)),
             gossip: gossip::behaviour(keypair, settings)?,
+            wan: dht::behaviour(local_peer, Scope::Wan),
+            lan: dht::behaviour(local_peer, Scope::Lan),
             relay_client,
             streams: streams::Behaviour::new(streams),
         })

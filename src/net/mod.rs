@@ -3,7 +3,7 @@
 //! ```text
 //!   rooms ── Network (handle) ──Cmd──▶ Worker: one select! over commands, swarm events and a slow tick
 //!                │                        │ transport: TCP, WebSocket, secret, noise, TLS, yamux
-//!                └── Shared (read-only ◀──┤ behaviour: limits, identify, ping, gossip, raw streams
+//!                └── Shared (read-only ◀──┤ behaviour: limits, identify, ping, gossip, DHTs, reachability, raw streams
 //!                    answers, no await)   └─▶ subscriptions: one bounded channel per topic
 //! ```
 //!
@@ -17,6 +17,7 @@ mod addrs;
 mod bandwidth;
 mod behaviour;
 mod bootstrap;
+mod dht;
 mod gossip;
 mod limits;
 mod peerstore;

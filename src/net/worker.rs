@@ -1,7 +1,8 @@
-//! The swarm's loop. `listen`, `dial` and `topics` are its parts by subject.
+//! The swarm's loop. `listen`, `dial`, `routing` and `topics` are its parts by subject.
 
 mod dial;
 mod listen;
+mod routing;
 mod settings;
 mod topics;
 
@@ -15,14 +16,17 @@ use libp2p::core::ConnectedPoint;
 use libp2p::gossipsub::TopicHash;
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Swarm, identify, ping, relay, swarm};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
+use self::dial::Dial;
+use self::routing::Searches;
 use self::settings::Settings;
 use self::topics::Subscription;
 use super::behaviour::{Behaviour, BehaviourEvent};
 use super::bootstrap::{FIRST_PEERS, LOOK_EVERY, Round};
+use super::dht::Scope;
 use super::limits::Connections;
 use super::peerstore::RECENT_TTL;
 use super::{Cmd, Error, GossipSettings, NetworkArgs, PeerEvent, Shared, addrs, transport};
@@ -47,7 +51,8 @@ pub(super) struct Worker {
     /// Where the other side of each connection is.
     seen: HashMap<ConnectionId, Multiaddr>,
     rounds: Vec<Round>,
-    dials: HashMap<PeerId, Vec<oneshot::Sender<Result<(), Error>>>>,
+    dials: HashMap<PeerId, Dial>,
+    searches: Searches,
     looks: u64,
 }
 
@@ -89,6 +94,7 @@ impl Worker {
             seen: HashMap::new(),
             rounds: Vec::new(),
             dials: HashMap::new(),
+            searches: Searches::default(),
             looks: 0,
         })
     }
@@ -125,6 +131,8 @@ impl Worker {
                 peer_id,
                 info,
             })) => self.on_identified(connection_id, peer_id, info),
+            SwarmEvent::Behaviour(BehaviourEvent::Wan(event)) => self.on_dht_event(Scope::Wan, event),
+            SwarmEvent::Behaviour(BehaviourEvent::Lan(event)) => self.on_dht_event(Scope::Lan, event),
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event {
                 connection,
                 peer,
@@ -179,10 +187,7 @@ impl Worker {
         if self.shared.connected.write().unwrap_or_else(PoisonError::into_inner).insert(peer) {
             self.shared.streams.tell(PeerEvent::Connected(peer));
         }
-        for respond_to in self.dials.remove(&peer).unwrap_or_default() {
-            let _ = respond_to.send(Ok(()));
-        }
-        self.end_dial(&peer, true);
+        self.end_dial(&peer, Ok(()));
     }
 
     fn on_closed(&mut self, peer: PeerId, connection: ConnectionId, was_last: bool) {
@@ -201,17 +206,14 @@ impl Worker {
 
     fn on_identified(&mut self, connection: ConnectionId, peer: PeerId, info: identify::Info) {
         debug!(target: "identify", %peer, agent = info.agent_version, "identified");
-        let Some(seen) = self.seen.get(&connection) else { return };
+        let Some(seen) = self.seen.get(&connection).cloned() else { return };
         let now = Instant::now();
+        let claimed: Vec<Multiaddr> =
+            info.listen_addrs.iter().filter_map(|addr| addrs::claimed_by(&peer, addr)).collect();
+        self.on_routable(peer, &info.protocols, &claimed, &seen);
         let mut store = self.shared.peerstore();
-        for addr in info.listen_addrs {
-            // some implementations add their own id
-            let addr = match addrs::split_peer(&addr) {
-                Some((claimed, _)) if claimed != peer => continue,
-                Some((_, addr)) => addr,
-                None => addr,
-            };
-            if addrs::is_plausible(&addr, seen) {
+        for addr in claimed {
+            if addrs::is_plausible(&addr, &seen) {
                 store.add(peer, addr, Some(RECENT_TTL), now);
             }
         }

@@ -227,3 +227,40 @@ async fn announced_addresses_replace_the_detected_ones() {
     let peer = try_start(&config, Some(SECRET), vec![]).await.unwrap();
     assert_eq!(peer.network.listen_addrs(), [announced]);
 }
+
+#[tokio::test]
+async fn a_peer_without_known_addresses_is_found_through_a_third() {
+    // loopback addresses never get into a routing table
+    let listen = ["/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0"].map(|text| text.parse().unwrap());
+    let config = Cluster { listen_multiaddress: listen.to_vec(), ..config() };
+    let start = async || try_start(&config, Some(SECRET), vec![]).await.unwrap();
+    let (hub, leaf, other) = (start().await, start().await, start().await);
+    let is_private = |addr: &Multiaddr| {
+        addr.iter().any(|part| match part {
+            Protocol::Ip4(ip) => ip.is_private(),
+            Protocol::Ip6(ip) => ip.is_unique_local(),
+            _ => false,
+        })
+    };
+    let Some(addr) = hub.network.listen_addrs().into_iter().find(is_private) else {
+        eprintln!("skipped: no network interface with a private address");
+        return;
+    };
+    let hub_addr = addr.with(Protocol::P2p(hub.network.local_peer()));
+    for peer in [&leaf, &other] {
+        peer.network.add_addr(&hub_addr).unwrap();
+        peer.network.dial(hub.network.local_peer()).await.unwrap();
+    }
+    tokio::time::timeout(LIMIT, async {
+        while leaf.network.dial(other.network.local_peer()).await.is_err() {
+            // until the hub has identified both
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("the hub tells one where the other is");
+    let error = leaf.network.dial(PeerId::random()).await.unwrap_err().to_string();
+    assert!(error.contains("no addresses"), "{error}");
+    let error = leaf.network.dial(leaf.network.local_peer()).await.unwrap_err().to_string();
+    assert!(error.ends_with("it is this peer"), "{error}");
+}

@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::time::Instant;
 
-use cluster_compat::types::PeerId;
+use cluster_compat::types::{Multiaddr, PeerId};
 use libp2p::swarm::DialError;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use tokio::sync::oneshot;
@@ -14,24 +14,91 @@ use crate::net::bootstrap::{LOOKS_PER_PRIORITY_ROUND, Round};
 use crate::net::peerstore::UNREACHABLE;
 use crate::net::{Error, addrs};
 
+/// An attempt to connect to a peer, step by step.
+#[derive(Debug, Default)]
+pub(super) struct Dial {
+    next: Step,
+    /// Addresses that were known when it began.
+    n_known: usize,
+    /// Why the step before failed.
+    reason: String,
+    waiting: Vec<oneshot::Sender<Result<(), Error>>>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+enum Step {
+    /// By the addresses that are known.
+    #[default]
+    Direct,
+    /// Through a relay, from where a direct connection may come about.
+    Relayed,
+    /// Ask the routing tables, if somebody waits.
+    Search,
+    /// By what they found.
+    Found,
+    Over,
+}
+
 impl Worker {
     pub(super) fn on_dial(&mut self, peer: PeerId, respond_to: oneshot::Sender<Result<(), Error>>) {
         if self.swarm.is_connected(&peer) {
             let _ = respond_to.send(Ok(()));
-            return;
+        } else if peer == *self.swarm.local_peer_id() {
+            let _ = respond_to.send(Err(Error::Dial { peer, reason: "it is this peer".to_owned() }));
+        } else {
+            self.connect(peer, Some(respond_to));
         }
-        match self.dial(peer) {
-            Ok(()) => self.dials.entry(peer).or_default().push(respond_to),
-            Err(reason) => {
-                let _ = respond_to.send(Err(Error::Dial { peer, reason }));
+    }
+
+    /// Starts to connect to a peer, or joins the attempt that is under way. Tells whether one is under way then.
+    pub(super) fn connect(
+        &mut self,
+        peer: PeerId,
+        respond_to: Option<oneshot::Sender<Result<(), Error>>>,
+    ) -> bool {
+        let is_new = !self.dials.contains_key(&peer);
+        self.dials.entry(peer).or_default().waiting.extend(respond_to);
+        if is_new {
+            self.go_on(peer, "no addresses are known".to_owned());
+        }
+        self.dials.contains_key(&peer)
+    }
+
+    /// Takes the next step towards a peer, after one that failed.
+    pub(super) fn go_on(&mut self, peer: PeerId, mut reason: String) {
+        while let Some(dial) = self.dials.get_mut(&peer) {
+            let known = self.shared.peerstore().addrs(&peer, Instant::now());
+            let (relayed, direct): (Vec<_>, Vec<_>) = known.iter().cloned().partition(addrs::is_relayed);
+            let attempt = match dial.next {
+                Step::Direct => {
+                    (dial.next, dial.n_known) = (Step::Relayed, known.len());
+                    self.dial_at(peer, direct)
+                }
+                Step::Relayed => {
+                    dial.next = Step::Search;
+                    if relayed.is_empty() { Err(reason.clone()) } else { self.dial_at(peer, relayed) }
+                }
+                Step::Search => {
+                    (dial.next, dial.reason) = (Step::Found, reason.clone());
+                    let is_awaited = !dial.waiting.is_empty();
+                    if is_awaited && self.look_up(peer) { Ok(()) } else { Err(reason.clone()) }
+                }
+                Step::Found => {
+                    dial.next = Step::Over;
+                    reason = std::mem::take(&mut dial.reason);
+                    let is_new = known.len() > dial.n_known;
+                    if is_new { self.dial_at(peer, known) } else { Err(reason.clone()) }
+                }
+                Step::Over => return self.end_dial(&peer, Err(reason)),
+            };
+            match attempt {
+                Ok(()) => return,
+                Err(failure) => reason = failure,
             }
         }
     }
 
-    /// Starts a dial by peer id, or joins the one that is under way.
-    pub(super) fn dial(&mut self, peer: PeerId) -> Result<(), String> {
-        let mut addrs = self.shared.peerstore().addrs(&peer, Instant::now());
-        addrs.retain(|addr| !addrs::is_relayed(addr));
+    fn dial_at(&mut self, peer: PeerId, addrs: Vec<Multiaddr>) -> Result<(), String> {
         let options = DialOpts::peer_id(peer)
             .condition(PeerCondition::DisconnectedAndNotDialing)
             .addresses(addrs)
@@ -40,6 +107,15 @@ impl Worker {
         match self.swarm.dial(options) {
             Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => Ok(()),
             Err(e) => Err(reason(&e)),
+        }
+    }
+
+    /// The routing tables have found what they can.
+    pub(super) fn on_found(&mut self, peer: PeerId) {
+        if self.swarm.is_connected(&peer) {
+            self.end_dial(&peer, Ok(()));
+        } else {
+            self.go_on(peer, String::new());
         }
     }
 
@@ -66,8 +142,7 @@ impl Worker {
             while let Some(peer) = round.next() {
                 if self.swarm.is_connected(&peer) {
                     round.on_ended(&peer, true);
-                } else if let Err(reason) = self.dial(peer) {
-                    debug!(target: "pstoremgr", %peer, "cannot dial: {reason}");
+                } else if !self.connect(peer, None) {
                     round.on_ended(&peer, false);
                 }
             }
@@ -113,20 +188,25 @@ impl Worker {
         if !is_connected {
             self.shared.peerstore().set_priority(peer, UNREACHABLE);
         }
-        for respond_to in self.dials.remove(&peer).unwrap_or_default() {
-            let _ = respond_to.send(if is_connected {
-                Ok(())
-            } else {
-                Err(Error::Dial { peer, reason: reason(error) })
-            });
+        if is_connected {
+            self.end_dial(&peer, Ok(()));
+        } else if !self.is_searched(&peer) {
+            // while the routing tables are asked they dial too
+            self.go_on(peer, reason(error));
         }
-        self.end_dial(&peer, is_connected);
     }
 
-    pub(super) fn end_dial(&mut self, peer: &PeerId, is_connected: bool) {
+    /// Answers those who wait, and goes on with the rounds.
+    pub(super) fn end_dial(&mut self, peer: &PeerId, result: Result<(), String>) {
+        if let Some(dial) = self.dials.remove(peer) {
+            for respond_to in dial.waiting {
+                let result = result.clone().map_err(|reason| Error::Dial { peer: *peer, reason });
+                let _ = respond_to.send(result);
+            }
+        }
         let mut was_ours = false;
         for round in &mut self.rounds {
-            was_ours |= round.on_ended(peer, is_connected);
+            was_ours |= round.on_ended(peer, result.is_ok());
         }
         if was_ours {
             self.advance_rounds();
