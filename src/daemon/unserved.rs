@@ -43,9 +43,6 @@ pub(super) fn warn_of_missing(config: &Config) {
     if !config.cluster.disable_repinning {
         warn!(target: "cluster", "cluster.disable_repinning is false, but this version does not re-allocate the pins of lost peers yet");
     }
-    if config.cluster.mdns_interval.0 > 0 {
-        warn!(target: "cluster", "cluster.mdns_interval is set, but this version has no mDNS discovery yet");
-    }
 }
 
 #[cfg(test)]

@@ -130,6 +130,11 @@ pub(super) fn ip(addr: &Multiaddr) -> Option<IpAddr> {
     })
 }
 
+/// Whether only this machine reaches it.
+pub(super) fn is_loopback(addr: &Multiaddr) -> bool {
+    ip(addr).is_some_and(|ip| ip.is_loopback())
+}
+
 fn is_link_local(addr: &Multiaddr) -> bool {
     matches!(ip(addr), Some(IpAddr::V6(ip)) if ip.segments()[0] & 0xffc0 == 0xfe80)
 }

@@ -20,6 +20,7 @@ mod bootstrap;
 mod dht;
 mod gossip;
 mod limits;
+mod mdns;
 mod peerstore;
 mod strangers;
 mod streams;
@@ -39,6 +40,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, warn};
 
 use self::bandwidth::Traffic;
+use self::mdns::Mdns;
 use self::peerstore::Peerstore;
 use self::streams::Streams;
 pub use self::streams::{PeerEvent, Stream};
@@ -201,10 +203,28 @@ struct GossipSettings {
 }
 
 enum Cmd {
-    Subscribe { topic: Arc<Topic>, validator: Validator, messages: mpsc::Sender<Message> },
-    Publish { topic: Arc<Topic>, data: Vec<u8> },
-    Bootstrap { wanted: usize, respond_to: oneshot::Sender<Vec<PeerId>> },
-    Dial { peer: PeerId, respond_to: oneshot::Sender<Result<(), Error>> },
+    Subscribe {
+        topic: Arc<Topic>,
+        validator: Validator,
+        messages: mpsc::Sender<Message>,
+    },
+    Publish {
+        topic: Arc<Topic>,
+        data: Vec<u8>,
+    },
+    Bootstrap {
+        wanted: usize,
+        respond_to: oneshot::Sender<Vec<PeerId>>,
+    },
+    /// Discovery has seen a peer on the local network.
+    Found {
+        peer: PeerId,
+        addrs: Vec<Multiaddr>,
+    },
+    Dial {
+        peer: PeerId,
+        respond_to: oneshot::Sender<Result<(), Error>>,
+    },
 }
 
 /// A topic we subscribe to.
@@ -218,6 +238,8 @@ struct Topic {
 /// an await and never two at once.
 struct Shared {
     announced: RwLock<Vec<Multiaddr>>,
+    /// Where the sockets are, announced or not.
+    listening: RwLock<BTreeSet<Multiaddr>>,
     connected: RwLock<BTreeSet<PeerId>>,
     topics: RwLock<HashMap<String, Arc<Topic>>>,
     protected: Mutex<HashSet<PeerId>>,
@@ -230,6 +252,7 @@ impl Shared {
     fn new(now: Instant, streams: Streams) -> Self {
         Self {
             announced: RwLock::default(),
+            listening: RwLock::default(),
             connected: RwLock::default(),
             topics: RwLock::default(),
             protected: Mutex::default(),
@@ -270,10 +293,17 @@ impl Network {
         if args.secret.is_none() {
             warn!(target: "cluster", "the cluster has no secret: any libp2p peer can connect");
         }
+        // a peer that only this machine reaches has nobody to tell of it
+        let discovers = args.config.mdns_interval.0 != 0
+            && args.config.listen_multiaddress.iter().any(|addr| !addrs::is_loopback(addr));
         let stop = args.tasks.token();
         let tasks = args.tasks.clone();
         let mut worker = Worker::new(args, nameless, inbox, Arc::clone(&network.shared))?;
         worker.listen().await?;
+        if discovers {
+            let mdns = Mdns::new(local_peer, Arc::clone(&network.shared), network.commands.clone());
+            tasks.spawn("mdns", mdns.run(stop.clone()));
+        }
         tasks.spawn("network", worker.run(stop));
         Ok(network)
     }

@@ -119,6 +119,7 @@ impl Worker {
             Cmd::Subscribe { topic, validator, messages } => self.on_subscribe(topic, validator, messages),
             Cmd::Publish { topic, data } => self.on_publish(&topic, data),
             Cmd::Bootstrap { wanted, respond_to } => self.bootstrap(wanted, Some(respond_to)),
+            Cmd::Found { peer, addrs } => self.on_discovered(peer, addrs),
             Cmd::Dial { peer, respond_to } => self.on_dial(peer, respond_to),
         }
     }

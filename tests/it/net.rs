@@ -32,6 +32,7 @@ fn config() -> Cluster {
     let mut config = Cluster {
         listen_multiaddress: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
         dial_peer_timeout: cluster_compat::go::time::Duration::from_secs(2),
+        mdns_interval: cluster_compat::go::time::Duration::from_secs(0),
         ..Cluster::default()
     };
     config.pubsub.heartbeat_interval = cluster_compat::go::time::Duration::from_secs(1);

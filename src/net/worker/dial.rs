@@ -11,8 +11,11 @@ use tracing::{debug, warn};
 
 use super::Worker;
 use crate::net::bootstrap::{LOOKS_PER_PRIORITY_ROUND, Round};
-use crate::net::peerstore::UNREACHABLE;
+use crate::net::peerstore::{RECENT_TTL, UNREACHABLE};
 use crate::net::{Error, addrs};
+
+/// Attempts under way beyond which a peer that is merely found has to wait until it is found again.
+const MAX_DISCOVERED_DIALS: usize = 64;
 
 /// An attempt to connect to a peer, step by step.
 #[derive(Debug, Default)]
@@ -47,6 +50,22 @@ impl Worker {
             let _ = respond_to.send(Err(Error::Dial { peer, reason: "it is this peer".to_owned() }));
         } else {
             self.connect(peer, Some(respond_to));
+        }
+    }
+
+    /// Connects to a peer of the local network, unless there is enough to do already.
+    pub(super) fn on_discovered(&mut self, peer: PeerId, addrs: Vec<Multiaddr>) {
+        {
+            let now = Instant::now();
+            let mut store = self.shared.peerstore();
+            for addr in addrs {
+                store.add(peer, addr, Some(RECENT_TTL), now);
+            }
+        }
+        let has_room =
+            self.connections.len() < self.config.marks.high && self.dials.len() < MAX_DISCOVERED_DIALS;
+        if has_room && peer != *self.swarm.local_peer_id() && !self.swarm.is_connected(&peer) {
+            self.connect(peer, None);
         }
     }
 

@@ -90,6 +90,7 @@ impl Worker {
                 self.swarm.add_external_address(addr.clone());
             }
         }
+        self.shared.listening.write().unwrap_or_else(PoisonError::into_inner).clone_from(&self.listening);
         *self.shared.announced.write().unwrap_or_else(PoisonError::into_inner) = announced;
     }
 }
