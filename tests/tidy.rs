@@ -57,7 +57,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn all_rust_files() -> Vec<PathBuf> {
-    ["src", "compat", "repl", "tests", "benches"]
+    ["src", "compat", "repl", "tests", "benches", "fuzz"]
         .iter()
         .flat_map(|folder| rust_files(&root().join(folder)))
         .filter(|path| !path.components().any(|part| part.as_os_str() == "target"))
