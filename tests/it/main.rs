@@ -3,6 +3,11 @@
 
 mod daily;
 mod interop;
+mod interop_net;
+mod lab;
 mod net;
 mod restart;
+#[allow(dead_code, reason = "the rest is for the tests of replication")]
+mod scripted;
+#[allow(dead_code, reason = "the rest is for the tests of replication")]
 mod support;

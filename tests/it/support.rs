@@ -1,5 +1,7 @@
 //! A peer as a process: initialised by the program itself, reached over Unix sockets, so that no port is guessed.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
@@ -18,8 +20,21 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Pause between two looks at something that announces itself to nobody.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// What is under test: our service, or another that `IPFS_CLUSTER_SERVICE` names, to see what the reference does.
+fn program() -> OsString {
+    std::env::var_os("IPFS_CLUSTER_SERVICE")
+        .unwrap_or_else(|| env!("CARGO_BIN_EXE_ipfs-cluster-service").into())
+}
+
+/// What a member of a cluster needs: a known secret, and gossip that starts soon.
+pub(crate) fn set_member(config: &mut Value, secret: &str) {
+    config["cluster"]["secret"] = secret.into();
+    config["cluster"]["pubsub"]["heartbeat_interval"] = "500ms".into();
+}
+
 /// A peer of its own folder.
 pub(crate) struct Peer {
+    program: OsString,
     folder: TempDir,
     child: Option<Child>,
 }
@@ -48,7 +63,16 @@ impl Reply {
 impl Peer {
     /// Runs `init`, then points the peer at a daemon and at sockets in its folder.
     pub(crate) fn init(daemon: &FakeKubo, change: impl FnOnce(&mut Value)) -> Self {
-        let peer = Self { folder: tempfile::tempdir().unwrap(), child: None };
+        Self::init_program(program(), daemon, change)
+    }
+
+    /// As [`Peer::init`], with any program that has the reference's command line.
+    pub(crate) fn init_program(
+        program: OsString,
+        daemon: &FakeKubo,
+        change: impl FnOnce(&mut Value),
+    ) -> Self {
+        let peer = Self { program, folder: tempfile::tempdir().unwrap(), child: None };
         let output = peer.service(&["init"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let path = peer.path("service.json");
@@ -60,9 +84,39 @@ impl Peer {
         config["api"]["ipfsproxy"]["listen_multiaddress"] = peer.socket("proxy").into();
         config["api"]["ipfsproxy"]["node_multiaddress"] = daemon.multiaddr().into();
         config["ipfs_connector"]["ipfshttp"]["node_multiaddress"] = daemon.multiaddr().into();
+        // its port would be a fixed one
+        config["api"].as_object_mut().unwrap().remove("pinsvcapi");
         change(&mut config);
         std::fs::write(&path, config.to_string()).unwrap();
         peer
+    }
+
+    /// As [`Peer::init`], for a cluster of several.
+    pub(crate) fn init_member(daemon: &FakeKubo, secret: &str, change: impl FnOnce(&mut Value)) -> Self {
+        Self::init(daemon, |config| {
+            set_member(config, secret);
+            change(config);
+        })
+    }
+
+    /// Its id and the address others reach it by.
+    pub(crate) async fn id_and_addr(&self) -> (String, String) {
+        let id = self.rest("GET", "/id").await.documents().remove(0);
+        let addrs = id["addresses"].as_array().unwrap().iter();
+        let addr = addrs.filter_map(Value::as_str).find(|addr| addr.starts_with("/ip4/127.0.0.1/tcp/"));
+        (id["id"].as_str().unwrap().to_owned(), addr.expect("it listens on loopback").to_owned())
+    }
+
+    /// Names of all pins by their CIDs.
+    pub(crate) async fn pins(&self) -> BTreeMap<String, String> {
+        let text = |pin: &Value, key: &str| pin[key].as_str().unwrap().to_owned();
+        let pins = self.rest("GET", "/allocations").await.documents();
+        pins.iter().map(|pin| (text(pin, "cid"), text(pin, "name"))).collect()
+    }
+
+    /// Lines of its log that contain a text.
+    pub(crate) fn logged(&self, text: &str) -> Vec<String> {
+        self.log().lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -75,7 +129,7 @@ impl Peer {
 
     /// Runs a command of the service to its end.
     pub(crate) fn service(&self, args: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_ipfs-cluster-service"))
+        Command::new(&self.program)
             .arg("--config")
             .arg(self.folder.path())
             .args(args)
@@ -91,7 +145,7 @@ impl Peer {
             let _ = std::fs::remove_file(self.path(name));
         }
         let log = std::fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_ipfs-cluster-service"))
+        let child = Command::new(&self.program)
             .arg("--config")
             .arg(self.folder.path())
             .arg("daemon")
