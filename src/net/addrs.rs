@@ -74,6 +74,11 @@ pub(super) fn is_dns(addr: &Multiaddr) -> bool {
     })
 }
 
+/// Whether a name stands for whole addresses, peers included.
+pub(super) fn is_dnsaddr(addr: &Multiaddr) -> bool {
+    matches!(addr.iter().next(), Some(Protocol::Dnsaddr(_)))
+}
+
 /// Whether it leads through another peer: a stepping stone to a direct connection.
 pub(super) fn is_relayed(addr: &Multiaddr) -> bool {
     addr.iter().any(|part| matches!(part, Protocol::P2pCircuit))
@@ -82,10 +87,9 @@ pub(super) fn is_relayed(addr: &Multiaddr) -> bool {
 /// Whether an address a peer claims is worth keeping, given where we see that peer: one seen over a private address
 /// has no use for its loopback ones, one seen over the internet for anything but public ones.
 pub(super) fn is_plausible(claimed: &Multiaddr, seen: &Multiaddr) -> bool {
-    let (Some(claimed_ip), Some(seen)) = (ip(claimed), ip(seen)) else {
-        return is_dns(claimed);
-    };
-    match reach(seen) {
+    let Some(claimed_ip) = ip(claimed) else { return is_dns(claimed) };
+    // one that came through a relay may be anywhere
+    match ip(seen).map_or(Reach::World, reach) {
         Reach::Host => true,
         Reach::Site => reach(claimed_ip) != Reach::Host,
         Reach::World => reach(claimed_ip) == Reach::World,

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use libp2p::connection_limits::ConnectionLimits;
 use libp2p::identity::Keypair;
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::{connection_limits, gossipsub, identify, ping, relay};
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::{autonat, connection_limits, dcutr, gossipsub, identify, ping, relay, upnp};
 
 use super::dht::{Dht, Scope};
 use super::streams::{self, Streams};
-use super::{Error, GossipSettings, dht, gossip, limits};
+use super::{Error, GossipSettings, dht, gossip};
 
 /// Who we say we are; nobody parses it, operators read it.
 pub(super) const AGENT: &str = concat!("ipfs-cluster-rs/", env!("CARGO_PKG_VERSION"), " (1.1.6)");
@@ -20,6 +22,28 @@ const PING_EVERY: Duration = Duration::from_secs(60);
 /// Addresses that identify remembers for dials by peer id.
 const IDENTIFY_CACHE_PEERS: usize = 1000;
 
+/// Time in which [`MAX_DIAL_BACKS`] and [`MAX_DIAL_BACKS_PER_PEER`] count.
+const DIAL_BACK_PERIOD: Duration = Duration::from_secs(60);
+
+/// Dials to find out whether others can be reached.
+const MAX_DIAL_BACKS: usize = 30;
+
+/// Such dials for one peer.
+const MAX_DIAL_BACKS_PER_PEER: usize = 3;
+
+/// What the configuration says about the protocols.
+pub(super) struct BehaviourArgs<'a> {
+    pub(super) keypair: &'a Keypair,
+    pub(super) gossip: GossipSettings,
+    pub(super) limits: ConnectionLimits,
+    /// Relay for others, once others reach us.
+    pub(super) relays: bool,
+    /// Ask the gateway to open our ports.
+    pub(super) opens_ports: bool,
+    pub(super) relay_client: relay::client::Behaviour,
+    pub(super) streams: Arc<Streams>,
+}
+
 /// The protocols of the swarm.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
@@ -29,17 +53,17 @@ pub(super) struct Behaviour {
     pub(super) gossip: gossipsub::Behaviour,
     pub(super) wan: Dht,
     pub(super) lan: Dht,
+    pub(super) autonat: autonat::v1::Behaviour,
+    pub(super) upnp: Toggle<upnp::tokio::Behaviour>,
+    pub(super) relay: Toggle<relay::Behaviour>,
     pub(super) relay_client: relay::client::Behaviour,
+    pub(super) dcutr: dcutr::Behaviour,
     pub(super) streams: streams::Behaviour,
 }
 
 impl Behaviour {
-    pub(super) fn new(
-        keypair: &Keypair,
-        settings: &GossipSettings,
-        relay_client: relay::client::Behaviour,
-        streams: Arc<Streams>,
-    ) -> Result<Self, Error> {
+    pub(super) fn new(args: BehaviourArgs<'_>) -> Result<Self, Error> {
+        let keypair = args.keypair;
         let local_peer = keypair.public().to_peer_id();
         // the listen addresses are hidden because what is announced is decided by `addrs`; the signed record lets
         // original peers pass our addresses on
@@ -48,15 +72,31 @@ impl Behaviour {
             .with_hide_listen_addrs(true)
             .with_push_listen_addr_updates(true)
             .with_cache_size(IDENTIFY_CACHE_PEERS);
+        let autonat = autonat::v1::Config {
+            throttle_clients_period: DIAL_BACK_PERIOD,
+            throttle_clients_global_max: MAX_DIAL_BACKS,
+            throttle_clients_peer_max: MAX_DIAL_BACKS_PER_PEER,
+            ..autonat::v1::Config::default()
+        };
+        let relay = args.relays.then(|| {
+            let mut relay = relay::Behaviour::new(local_peer, relay::Config::default());
+            // left alone it would begin with the first address we announce
+            relay.set_status(Some(relay::Status::Disable));
+            relay
+        });
         Ok(Self {
-            limits: connection_limits::Behaviour::new(limits::hard_limits()),
+            limits: connection_limits::Behaviour::new(args.limits),
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_EVERY)),
-            gossip: gossip::behaviour(keypair, settings)?,
+            gossip: gossip::behaviour(keypair, &args.gossip)?,
             wan: dht::behaviour(local_peer, Scope::Wan),
             lan: dht::behaviour(local_peer, Scope::Lan),
-            relay_client,
-            streams: streams::Behaviour::new(streams),
+            autonat: autonat::v1::Behaviour::new(local_peer, autonat),
+            upnp: args.opens_ports.then(upnp::tokio::Behaviour::default).into(),
+            relay: relay.into(),
+            relay_client: args.relay_client,
+            dcutr: dcutr::Behaviour::new(local_peer),
+            streams: streams::Behaviour::new(args.streams),
         })
     }
 }

@@ -6,15 +6,23 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use cluster_compat::config;
+use cluster_compat::go::size::bytes;
 use cluster_compat::types::PeerId;
 use libp2p::connection_limits::ConnectionLimits;
 use libp2p::swarm::ConnectionId;
+use tracing::info;
 
 /// Connections that have not finished their handshakes; a flood of them is refused.
 const MAX_PENDING_INCOMING: u32 = 128;
 
 /// Connections to one peer. Two are normal when both dial at once.
 const MAX_PER_PEER: u32 = 8;
+
+/// Incoming connections that any machine has room for. (Go: `clusterhost.go`, `makeResourceMgr`)
+const MIN_INCOMING: u32 = 800;
+
+const MEBIBYTE: u64 = 1 << 20;
 
 /// Marks and grace of the connection manager.
 #[derive(Debug, Clone, Copy)]
@@ -27,11 +35,69 @@ pub(super) struct Marks {
     pub(super) grace: Duration,
 }
 
-/// The hard limits, checked by the swarm before a connection stands.
-pub(super) fn hard_limits() -> ConnectionLimits {
+/// What connections may use; `None` is as much as they want.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Resources {
+    max_connections: Option<u32>,
+    max_incoming: Option<u32>,
+}
+
+impl Resources {
+    /// Resolves zeros as the reference does, and says what came of it.
+    pub(super) fn new(config: &config::ResourceManager) -> Self {
+        if !config.enabled {
+            info!(target: "clusterhost", "go-libp2p Resource Manager DISABLED");
+            return Self { max_connections: None, max_incoming: None };
+        }
+        let max_memory_bytes = match config.memory_limit_bytes {
+            0 => (total_memory_bytes() / 4).max(MEBIBYTE),
+            limit => limit,
+        };
+        let max_files = match config.file_descriptors_limit {
+            0 => open_files_limit() / 2,
+            limit => limit,
+        };
+        info!(
+            target: "clusterhost",
+            "go-libp2p Resource Manager ENABLED: Limits based on max_memory: {}, max_fds: {max_files}",
+            bytes(max_memory_bytes)
+        );
+        Self::of(max_memory_bytes, max_files)
+    }
+
+    /// A connection for each file, an incoming one for each mebibyte.
+    fn of(max_memory_bytes: u64, max_files: u64) -> Self {
+        let count = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+        Self {
+            max_connections: Some(count(max_files)),
+            max_incoming: Some(count(max_memory_bytes / MEBIBYTE)),
+        }
+    }
+}
+
+/// The hard limits, checked by the swarm before a connection stands. Those of the resources give way to the marks of
+/// the connection manager, which trims in an orderly way.
+pub(super) fn hard_limits(marks: Marks, resources: Resources) -> ConnectionLimits {
+    let floor = u32::try_from(marks.high.saturating_mul(2)).unwrap_or(u32::MAX).max(MIN_INCOMING);
     ConnectionLimits::default()
         .with_max_pending_incoming(Some(MAX_PENDING_INCOMING))
         .with_max_established_per_peer(Some(MAX_PER_PEER))
+        .with_max_established_incoming(resources.max_incoming.map(|limit| limit.max(floor)))
+        .with_max_established(resources.max_connections)
+}
+
+/// Bytes of this machine's memory; unknown ones are plenty.
+fn total_memory_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kibibytes = text.lines().find_map(|line| {
+        line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+    });
+    kibibytes.map_or(u64::MAX, |kibibytes| kibibytes * 1024)
+}
+
+/// Files this process may open.
+fn open_files_limit() -> u64 {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// The connections that stand.
@@ -84,6 +150,23 @@ impl Connections {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn resources_are_resolved_and_give_way_to_the_marks() {
+        let off =
+            config::ResourceManager { enabled: false, memory_limit_bytes: 1, file_descriptors_limit: 1 };
+        assert_eq!(Resources::new(&off), Resources { max_connections: None, max_incoming: None });
+        let set = config::ResourceManager {
+            enabled: true,
+            memory_limit_bytes: 5000 * MEBIBYTE,
+            file_descriptors_limit: 300,
+        };
+        assert_eq!(Resources::new(&set), Resources { max_connections: Some(300), max_incoming: Some(5000) });
+        let automatic =
+            config::ResourceManager { enabled: true, memory_limit_bytes: 0, file_descriptors_limit: 0 };
+        let resolved = Resources::new(&automatic);
+        assert!(resolved.max_connections > Some(100) && resolved.max_incoming >= Some(1), "{resolved:?}");
+    }
 
     #[test]
     fn the_oldest_unprotected_connections_go_first() {

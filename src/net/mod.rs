@@ -18,6 +18,7 @@ mod bandwidth;
 mod behaviour;
 mod bootstrap;
 mod dht;
+mod dnsaddr;
 mod gossip;
 mod limits;
 mod mdns;
@@ -216,7 +217,7 @@ enum Cmd {
         wanted: usize,
         respond_to: oneshot::Sender<Vec<PeerId>>,
     },
-    /// Discovery has seen a peer on the local network.
+    /// Discovery has seen a peer on the local network, or a name stands for it.
     Found {
         peer: PeerId,
         addrs: Vec<Multiaddr>,
@@ -298,8 +299,13 @@ impl Network {
             && args.config.listen_multiaddress.iter().any(|addr| !addrs::is_loopback(addr));
         let stop = args.tasks.token();
         let tasks = args.tasks.clone();
+        let (dnsaddrs, nameless): (Vec<_>, Vec<_>) = nameless.into_iter().partition(addrs::is_dnsaddr);
         let mut worker = Worker::new(args, nameless, inbox, Arc::clone(&network.shared))?;
         worker.listen().await?;
+        if !dnsaddrs.is_empty() {
+            let import = dnsaddr::import(dnsaddrs, network.commands.clone(), stop.clone());
+            tasks.spawn("dnsaddr", import);
+        }
         if discovers {
             let mdns = Mdns::new(local_peer, Arc::clone(&network.shared), network.commands.clone());
             tasks.spawn("mdns", mdns.run(stop.clone()));

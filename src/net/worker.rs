@@ -1,9 +1,12 @@
-//! The swarm's loop. `listen`, `dial`, `routing` and `topics` are its parts by subject.
+//! The swarm's loop. `listen`, `dial`, `routing`, `reach` and `topics` are its parts by subject.
 
 mod dial;
 mod listen;
+mod reach;
 mod routing;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod topics;
 
 use std::collections::{BTreeSet, HashMap};
@@ -21,15 +24,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use self::dial::Dial;
+use self::reach::Reachability;
 use self::routing::Searches;
 use self::settings::Settings;
 use self::topics::Subscription;
-use super::behaviour::{Behaviour, BehaviourEvent};
+use super::behaviour::{Behaviour, BehaviourArgs, BehaviourEvent};
 use super::bootstrap::{FIRST_PEERS, LOOK_EVERY, Round};
 use super::dht::Scope;
-use super::limits::Connections;
+use super::limits::{Connections, Resources};
 use super::peerstore::RECENT_TTL;
-use super::{Cmd, Error, GossipSettings, NetworkArgs, PeerEvent, Shared, addrs, transport};
+use super::{Cmd, Error, GossipSettings, NetworkArgs, PeerEvent, Shared, addrs, limits, transport};
 
 /// Silence after which the library would close a connection; ours stay until the connection manager ends them.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -53,6 +57,7 @@ pub(super) struct Worker {
     rounds: Vec<Round>,
     dials: HashMap<PeerId, Dial>,
     searches: Searches,
+    reach: Reachability,
     looks: u64,
 }
 
@@ -72,21 +77,27 @@ impl Worker {
             Arc::clone(&shared.traffic),
             relayed,
         )?;
-        let behaviour = Behaviour::new(
-            &args.keypair,
-            &GossipSettings::from(args.config),
+        let resources = Resources::new(&args.config.resource_manager);
+        let config = Settings::from(args.config);
+        let behaviour = Behaviour::new(BehaviourArgs {
+            keypair: &args.keypair,
+            gossip: GossipSettings::from(args.config),
+            limits: limits::hard_limits(config.marks, resources),
+            relays: args.config.enable_relay_hop,
+            // a gateway does not help a peer that only its own machine reaches
+            opens_ports: config.listen.iter().any(|addr| !addrs::is_loopback(addr)),
             relay_client,
-            Arc::clone(&shared.streams),
-        )?;
+            streams: Arc::clone(&shared.streams),
+        })?;
         // the library's own executor: a panic in the handling of one connection ends that connection alone
-        let config = swarm::Config::with_tokio_executor()
+        let swarm_config = swarm::Config::with_tokio_executor()
             .with_idle_connection_timeout(IDLE_TIMEOUT)
             .with_max_negotiating_inbound_streams(MAX_NEGOTIATING);
         Ok(Self {
-            swarm: Swarm::new(transport, behaviour, local_peer, config),
+            swarm: Swarm::new(transport, behaviour, local_peer, swarm_config),
             commands,
             shared,
-            config: Settings::from(args.config),
+            config,
             nameless,
             listening: BTreeSet::new(),
             subscriptions: HashMap::new(),
@@ -95,6 +106,7 @@ impl Worker {
             rounds: Vec::new(),
             dials: HashMap::new(),
             searches: Searches::default(),
+            reach: Reachability::default(),
             looks: 0,
         })
     }
@@ -134,6 +146,12 @@ impl Worker {
             })) => self.on_identified(connection_id, peer_id, info),
             SwarmEvent::Behaviour(BehaviourEvent::Wan(event)) => self.on_dht_event(Scope::Wan, event),
             SwarmEvent::Behaviour(BehaviourEvent::Lan(event)) => self.on_dht_event(Scope::Lan, event),
+            SwarmEvent::Behaviour(BehaviourEvent::Autonat(event)) => self.on_autonat(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Upnp(event)) => self.on_upnp(event),
+            SwarmEvent::Behaviour(BehaviourEvent::RelayClient(event)) => self.on_relay_client(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Dcutr(event)) => self.on_hole_punched(event),
+            SwarmEvent::ExternalAddrConfirmed { address } => self.on_confirmed(&address),
+            SwarmEvent::ExternalAddrExpired { address } => self.on_unconfirmed(&address),
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event {
                 connection,
                 peer,
@@ -156,15 +174,20 @@ impl Worker {
                 debug!(target: "swarm2", from = %send_back_addr, "incoming connection failed: {error}");
             }
             SwarmEvent::NewListenAddr { address, .. } => {
-                self.listening.insert(address);
+                // one at a relay is announced when the relay has agreed
+                if !addrs::is_relayed(&address) {
+                    self.listening.insert(address);
+                }
                 self.announce();
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 self.listening.remove(&address);
                 self.announce();
             }
-            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
-                error!(target: "cluster", ?addresses, ?reason, "no longer listening");
+            SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
+                if !self.on_relay_listener_closed(listener_id) {
+                    error!(target: "cluster", ?addresses, ?reason, "no longer listening");
+                }
             }
             SwarmEvent::ListenerError { error, .. } => warn!(target: "cluster", "listener: {error}"),
             _ => {}
@@ -200,6 +223,7 @@ impl Worker {
         self.shared.peerstore().set_connected(&peer, false, Instant::now());
         self.shared.connected.write().unwrap_or_else(PoisonError::into_inner).remove(&peer);
         self.shared.streams.tell(PeerEvent::Disconnected(peer));
+        self.on_relay_gone(&peer);
         for subscription in self.subscriptions.values_mut() {
             subscription.left(&peer);
         }
@@ -212,11 +236,12 @@ impl Worker {
         let claimed: Vec<Multiaddr> =
             info.listen_addrs.iter().filter_map(|addr| addrs::claimed_by(&peer, addr)).collect();
         self.on_routable(peer, &info.protocols, &claimed, &seen);
+        let plausible: Vec<Multiaddr> =
+            claimed.into_iter().filter(|addr| addrs::is_plausible(addr, &seen)).collect();
+        self.on_speaks(peer, &info.protocols, &plausible);
         let mut store = self.shared.peerstore();
-        for addr in claimed {
-            if addrs::is_plausible(&addr, &seen) {
-                store.add(peer, addr, Some(RECENT_TTL), now);
-            }
+        for addr in plausible {
+            store.add(peer, addr, Some(RECENT_TTL), now);
         }
         store.set_connected(&peer, self.swarm.is_connected(&peer), now);
     }

@@ -53,7 +53,7 @@ impl Worker {
         }
     }
 
-    /// Connects to a peer of the local network, unless there is enough to do already.
+    /// Connects to a peer that was found, unless there is enough to do already.
     pub(super) fn on_discovered(&mut self, peer: PeerId, addrs: Vec<Multiaddr>) {
         {
             let now = Instant::now();
@@ -192,6 +192,7 @@ impl Worker {
                 self.advance_rounds();
             }
         }
+        self.find_relays();
         if self.connections.len() == 0 {
             self.dial_nameless();
         }

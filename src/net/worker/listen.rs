@@ -78,8 +78,8 @@ impl Worker {
 
     /// Tells others, and our own `id`, where we are now.
     pub(super) fn announce(&mut self) {
-        let announced =
-            addrs::announced(self.listening.iter(), &self.config.announce, &self.config.no_announce);
+        let detected = self.listening.iter().chain(&self.reach.confirmed);
+        let announced = addrs::announced(detected, &self.config.announce, &self.config.no_announce);
         let gone: Vec<Multiaddr> =
             self.swarm.external_addresses().filter(|addr| !announced.contains(addr)).cloned().collect();
         for addr in &gone {
