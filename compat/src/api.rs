@@ -59,7 +59,7 @@ impl Error {
 }
 
 /// The result of a call.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A long answer: items as they are found, errors as items.
 pub type Items<T> = BoxStream<'static, Result<T>>;

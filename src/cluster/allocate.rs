@@ -1,6 +1,6 @@
 //! Which peers get a CID: the metrics of live peers, handed to the allocator (spec: core 6).
 
-use cluster_compat::api::{Error, Result};
+use cluster_compat::api::Result;
 use cluster_compat::types::{Cid, PeerId, Pin, PinOptions};
 
 use super::{Cluster, failed};
@@ -82,11 +82,6 @@ impl Cluster {
         };
         // where they never come (a full disk has no freespace), the allocator says what is missing
         let _ = tokio::time::timeout(OWN_METRICS_TIMEOUT, wait).await;
-    }
-
-    /// The error of a peer that is not a member.
-    pub(super) fn unknown_peer() -> Error {
-        Error::internal("routing: not found")
     }
 }
 

@@ -87,7 +87,7 @@ impl ClusterApi for Cluster {
     }
 
     async fn repo_stat(&self) -> Result<IpfsRepoStat> {
-        self.inner.ipfs.repo_stat().await.map_err(failed)
+        self.summed_stat().await
     }
 
     async fn connect_graph(&self) -> Result<ConnectGraph> {

@@ -2,7 +2,8 @@
 
 use cluster_compat::types::{Id, IpfsId, Multiaddr};
 
-use super::{Cluster, RPC_PROTOCOL, VERSION};
+use super::{Cluster, VERSION};
+use crate::rpc;
 
 impl Cluster {
     /// Never fails: a daemon that does not answer is said in `ipfs.error`.
@@ -26,7 +27,7 @@ impl Cluster {
             cluster_peers_addresses: Some(inner.network.addrs_of(&others)),
             version: VERSION.into(),
             commit: String::new(),
-            rpc_protocol_version: RPC_PROTOCOL.into(),
+            rpc_protocol_version: rpc::PROTOCOL.into(),
             error,
             ipfs,
             peername: inner.config.peername.clone(),

@@ -29,7 +29,7 @@ const FIRST_PEERS: usize = 3;
 const RECONNECT_EVERY: Duration = Duration::from_secs(30);
 
 /// How long a peer that was just met counts as a member without a ping of its own. (Go: `cluster.go`, `pstoreman`)
-const MET_PEER_LIFETIME: Duration = Duration::from_secs(30);
+pub(super) const MET_PEER_LIFETIME: Duration = Duration::from_secs(30);
 
 /// Pause of an informer that has no valid metric to go by: half of the 30 s that metrics live by default.
 const INFORMER_PAUSE: Duration = Duration::from_secs(15);
@@ -105,9 +105,12 @@ impl Cluster {
     /// connector 6.7). Failures are the daemon's to log.
     fn spawn_connect_swarms(&self) {
         let delay = self.inner.connect_swarms_delay;
-        if delay.is_zero() {
-            return;
+        if !delay.is_zero() {
+            self.connect_swarms_after(delay);
         }
+    }
+
+    pub(super) fn connect_swarms_after(&self, delay: Duration) {
         let cluster = self.clone();
         let stop = self.inner.tasks.token();
         self.inner.tasks.spawn("connect swarms", async move {
@@ -232,11 +235,16 @@ impl Cluster {
                     () = stop.cancelled() => return,
                     () = trigger.notified() => {}
                 }
-                for informer in &cluster.inner.informers {
-                    cluster.inform(informer).await;
-                }
+                cluster.inform_all().await;
             }
         });
+    }
+
+    /// All informers publish at once.
+    pub(super) async fn inform_all(&self) {
+        for informer in &self.inner.informers {
+            self.inform(informer).await;
+        }
     }
 
     /// Recovers at once and every `pin_recover_interval`, looks for expired pins every `state_sync_interval`;
@@ -272,7 +280,7 @@ impl Cluster {
         });
     }
 
-    async fn recover_all_now(&self) {
+    pub(super) async fn recover_all_now(&self) {
         let mut items = self.recover_items(true);
         while let Some(item) = items.next().await {
             if let Err(cause) = item {

@@ -6,15 +6,17 @@
 //!
 //! ```text
 //!   HTTP ─► api ─► pin ──► allocate ─► Consensus::log_pin ─► PinsetEvent ─► events ─► Tracker
-//!                  status ─────────────► Tracker, for this peer          (others: calls between peers)
-//!                  add ──► adder::import ─► Host ─► blocks ─► this peer's daemon
-//!   jobs: pings, informers, recover, state sync, alerts
+//!                  status ──┬──────────► Tracker, for this peer
+//!                           └─► rpc::Client, for the others ─► merge
+//!                  add ──► adder::import ─► Host ─► blocks ─► this peer's daemon, other peers
+//!   others ─► rpc::Server ─► serve
+//!   jobs: pings, informers, recover, state sync, alerts, join
 //! ```
 //!
 //! Invariants:
 //! - No lock is held over an await; the few locks guard plain values.
-//! - Members other than this peer cannot be asked yet: every answer is this peer's own, shaped as the
-//!   cluster's answer, and allocation sees the metrics this peer's monitor has.
+//! - A member that is slow, gone or hostile costs its own row: what is gathered from others is bounded, and an answer
+//!   waits for nobody who shows no sign of life.
 //! - Messages of errors are the reference's wherever a client can see them.
 
 mod add;
@@ -28,10 +30,14 @@ mod gc;
 mod graph;
 mod id;
 mod jobs;
+mod join;
+mod members;
+mod merge;
 mod path;
 mod peers;
 mod pin;
 mod recover;
+mod serve;
 mod status;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,15 +51,13 @@ use crate::consensus::{Consensus, PinsetEvent};
 use crate::informer::Informer;
 use crate::ipfs;
 use crate::monitor::Monitor;
-use crate::net::Network;
+use crate::net::{self, Network};
+use crate::rpc;
 use crate::task::Tasks;
 use crate::tracker::Tracker;
 
 /// The version clients and other peers compare with. (rulings: versions)
 pub const VERSION: &str = "1.1.6";
-
-/// Protocol id of calls between peers. (Go: `version/version.go`)
-pub const RPC_PROTOCOL: &str = "/ipfscluster/1.0/rpc";
 
 /// `cluster.go`: what a follower answers to every write.
 const FOLLOWER: &str = "this peer is configured to be in follower mode. Write operations are disabled";
@@ -84,6 +88,8 @@ pub struct ClusterArgs {
     pub informers: Vec<Informer>,
     /// The daemon as this peer's pings last described it.
     pub daemon_seen: DaemonSeen,
+    /// Calls of other peers, as they open their streams.
+    pub calls: mpsc::Receiver<(PeerId, net::Stream)>,
     /// Owner of the periodic jobs.
     pub tasks: Tasks,
 }
@@ -119,6 +125,7 @@ struct Inner {
     peer: PeerId,
     consensus: Arc<dyn Consensus>,
     network: Network,
+    rpc: rpc::Client,
     ipfs: ipfs::Client,
     tracker: Tracker,
     monitor: Monitor,
@@ -142,6 +149,7 @@ impl Cluster {
             allocate_by: args.allocate_by,
             connect_swarms_delay: args.connect_swarms_delay,
             consensus: args.consensus,
+            rpc: rpc::Client::new(args.network.clone()),
             network: args.network,
             ipfs: args.ipfs,
             tracker: args.tracker,
@@ -157,6 +165,9 @@ impl Cluster {
         cluster.spawn_events(args.events);
         cluster.spawn_alerts(args.alerts);
         cluster.spawn_ready();
+        let server = rpc::Server::new(Arc::new(cluster.clone()));
+        let stop = cluster.inner.tasks.token();
+        cluster.inner.tasks.spawn("calls of peers", server.run(args.calls, stop));
         cluster
     }
 

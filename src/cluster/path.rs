@@ -1,7 +1,7 @@
 //! Pins given by an IPFS path, and the parts of a sharded pin.
 
 use cluster_compat::api::{Error, Result};
-use cluster_compat::types::{Cid, GlobalPinInfo, Pin, PinOptions};
+use cluster_compat::types::{Cid, Pin, PinInfo, PinOptions};
 use tracing::error;
 
 use super::{Cluster, failed};
@@ -35,12 +35,11 @@ impl Cluster {
     }
 
     /// Recovers every part of a sharded add; the last result stands for all.
-    pub(super) async fn recover_meta(&self, meta: &Pin, local: bool) -> Result<GlobalPinInfo> {
+    pub(super) async fn recover_meta(&self, meta: &Pin) -> Result<PinInfo> {
         for cid in self.sharded_parts(meta).await? {
             self.inner.tracker.recover(&cid).await.map_err(failed)?;
         }
-        let row = self.inner.tracker.recover(&meta.cid).await.map_err(failed)?;
-        Ok(if local { row.into_global() } else { self.global(meta, row) })
+        self.inner.tracker.recover(&meta.cid).await.map_err(failed)
     }
 
     /// The shards of a meta pin, then its cluster DAG: read from the daemon's block of the cluster DAG.

@@ -10,7 +10,7 @@ use cluster_compat::proxy::Proxy;
 use cluster_compat::rest::Rest;
 use cluster_compat::types::{Multiaddr, PeerId, multiaddr_peer};
 use tokio::sync::mpsc;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::{Error, RunArgs, data, notify, unserved};
 use crate::cluster::{Cluster, ClusterArgs, DaemonSeen};
@@ -20,6 +20,7 @@ use crate::informer::{Informer, QueueSize};
 use crate::ipfs;
 use crate::monitor::{Monitor, MonitorArgs};
 use crate::net::{Network, NetworkArgs};
+use crate::rpc;
 use crate::store::{Db, Table};
 use crate::task::Tasks;
 use crate::tracker::{Tracker, TrackerArgs};
@@ -65,6 +66,8 @@ pub(super) async fn build(args: RunArgs) -> Result<Running, Error> {
     })
     .await
     .map_err(Error::step("creating libp2p host"))?;
+    let calls =
+        network.accept(&[rpc::PROTOCOL], rpc::MAX_WAITING).map_err(Error::step("creating RPC server"))?;
     let rest_addrs = config.restapi.present.then_some(&config.restapi.http_listen_multiaddress);
     let rest_listeners = bind(rest_addrs, "creating REST API component").await?;
     let proxy_addrs = config.ipfsproxy.present.then_some(&config.ipfsproxy.listen_multiaddress);
@@ -131,6 +134,7 @@ pub(super) async fn build(args: RunArgs) -> Result<Running, Error> {
         alerts,
         informers,
         daemon_seen,
+        calls,
         tasks: jobs.clone(),
     });
 
@@ -146,12 +150,7 @@ pub(super) async fn build(args: RunArgs) -> Result<Running, Error> {
         let proxy = proxy.map_err(Error::step("creating IPFS Proxy component"))?;
         apis.spawn("ipfs proxy", proxy.serve(proxy_listeners, apis.token()));
     }
-    for addr in &args.bootstrap {
-        info!(target: "service", "Bootstrapping to {addr}");
-        if let Err(cause) = network.add_addr(addr) {
-            error!(target: "service", "bootstrap to {addr} failed: {cause}");
-        }
-    }
+    cluster.join_in_background(args.bootstrap.clone());
     Ok(Running {
         cluster,
         consensus,

@@ -50,7 +50,7 @@ impl Client {
     }
 
     /// Any number of arguments and replies, both at once; arguments are taken as long as replies are asked for.
-    pub fn stream(&self, peer: PeerId, call: Call, arguments: BoxStream<'static, Vec<u8>>) -> Replies {
+    pub fn stream(&self, peer: PeerId, call: Call, arguments: BoxStream<'static, Bytes>) -> Replies {
         let network = self.network.clone();
         let opened = async move {
             match network.open(peer, &[PROTOCOL]).await {
@@ -135,7 +135,7 @@ struct Streaming<S> {
 pub(super) fn streaming<S: Duplex>(
     stream: S,
     method: &'static Method,
-    mut arguments: BoxStream<'static, Vec<u8>>,
+    mut arguments: BoxStream<'static, Bytes>,
 ) -> Replies {
     let (reader, mut writer) = tokio::io::split(stream);
     let sending = async move {

@@ -58,6 +58,9 @@ pub enum Error {
     /// It did not answer in time.
     #[error("context deadline exceeded")]
     Deadline(Duration),
+    /// It did not answer, and shows no other sign of life.
+    #[error("the peer neither answers nor pings")]
+    Gone,
     /// What it sent is no answer.
     #[error("{0}")]
     Broken(#[from] codec::Error),

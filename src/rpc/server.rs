@@ -31,8 +31,8 @@ const MAX_OPEN: usize = 1024;
 /// How long the name of a method, and its argument, may take to arrive.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a caller may take none of its answer.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a caller may take none of its answer: one that gathers lists may have to wait for the slowest.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Bytes of replies that are gathered before they are sent, where more replies are at hand.
 const WRITE_BYTES: usize = 32 << 10;

@@ -232,11 +232,11 @@ async fn a_unary_call_keeps_its_side_open_until_the_reply() {
 #[tokio::test]
 async fn a_streaming_call_ends_its_side_and_reads_to_the_end() {
     let handler = Arc::new(Fake::default());
-    let arguments: Vec<Vec<u8>> = (0..1000).map(|n| Writer::one(|out| out.uint(n))).collect();
+    let arguments: Vec<Bytes> = (0..1000).map(|n| Writer::one(|out| out.uint(n)).into()).collect();
     let sent = stream::iter(arguments.clone()).boxed();
     let replies = client::streaming(serve(handler), Call::BlockStream.method(), sent);
-    let replies: Vec<Vec<u8>> =
-        tokio::time::timeout(LIMIT, replies.map(|reply| reply.unwrap().to_vec()).collect()).await.unwrap();
+    let replies: Vec<Bytes> =
+        tokio::time::timeout(LIMIT, replies.map(|reply| reply.unwrap()).collect()).await.unwrap();
     assert_eq!(replies, arguments);
 }
 

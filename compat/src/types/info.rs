@@ -101,7 +101,12 @@ impl GlobalPinInfo {
             self.created = info.created;
             self.metadata = info.metadata;
         }
-        self.peer_map.insert(with_peer_text(&info.peer, str::to_owned), info.short);
+        self.add_view(&info.peer, info.short);
+    }
+
+    /// Takes in the view of one more peer, and nothing of what it says about the pin itself.
+    pub fn add_view(&mut self, peer: &PeerId, short: PinInfoShort) {
+        self.peer_map.insert(with_peer_text(peer, str::to_owned), short);
     }
 
     /// Whether any peer's status is wanted by a filter.
