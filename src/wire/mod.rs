@@ -1,4 +1,5 @@
-//! Every byte exchanged with peers: msgpack of calls and gossip, protobuf of stored pins and of the CRDT.
+//! Every byte exchanged with peers: msgpack of calls and gossip, protobuf of stored pins, of the
+//! CRDT and of bitswap.
 //!
 //! Peers name fields differently from JSON (`rn` for `replication_factor_min`), and what "empty" means differs too,
 //! so each type has a file that turns `compat::types` into bytes and back, with a golden test against recordings of
@@ -9,6 +10,7 @@
 //! room knows an encoding.
 
 pub mod add;
+pub mod bitswap_pb;
 pub mod call;
 pub mod crdt_pb;
 pub mod gc;
