@@ -16,6 +16,7 @@
 mod addrs;
 mod bandwidth;
 mod behaviour;
+mod bitswap;
 mod bootstrap;
 mod dht;
 mod dnsaddr;
@@ -25,6 +26,8 @@ mod mdns;
 mod peerstore;
 mod strangers;
 mod streams;
+#[cfg(test)]
+mod testing;
 mod transport;
 mod worker;
 
@@ -34,13 +37,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use cluster_compat::config;
-use cluster_compat::types::{Bandwidths, Multiaddr, PeerId};
+use cluster_compat::types::{Bandwidths, Cid, Multiaddr, PeerId};
 use libp2p::gossipsub::IdentTopic;
 use libp2p::identity::Keypair;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, warn};
 
 use self::bandwidth::Traffic;
+use self::bitswap::Bitswap;
+pub use self::bitswap::Blocks;
 use self::mdns::Mdns;
 use self::peerstore::Peerstore;
 use self::streams::Streams;
@@ -139,6 +144,16 @@ pub enum Error {
     AlreadyAccepted {
         /// Its id.
         protocol: &'static str,
+    },
+    /// A block whose bytes we could not check.
+    #[error(
+        "cannot fetch {cid}: its hash function 0x{code:x}, or the length of its digest, is not supported"
+    )]
+    Unverifiable {
+        /// Which block.
+        cid: Cid,
+        /// Its multihash code.
+        code: u64,
     },
     /// A topic has one reader.
     #[error("topic {topic} is subscribed already")]
@@ -247,10 +262,11 @@ struct Shared {
     peerstore: Mutex<Peerstore>,
     traffic: Arc<Traffic>,
     streams: Arc<Streams>,
+    bitswap: Bitswap,
 }
 
 impl Shared {
-    fn new(now: Instant, streams: Streams) -> Self {
+    fn new(now: Instant, streams: Streams, bitswap: Bitswap) -> Self {
         Self {
             announced: RwLock::default(),
             listening: RwLock::default(),
@@ -260,6 +276,7 @@ impl Shared {
             peerstore: Mutex::default(),
             traffic: Arc::new(Traffic::new(now)),
             streams: Arc::new(streams),
+            bitswap,
         }
     }
 
@@ -274,7 +291,9 @@ impl Network {
         let local_peer = args.keypair.public().to_peer_id();
         let (commands, inbox) = mpsc::channel(MAX_COMMANDS);
         let streams = Streams::new(local_peer, args.config.dial_peer_timeout.to_std());
-        let network = Self { local_peer, commands, shared: Arc::new(Shared::new(Instant::now(), streams)) };
+        let (bitswap, of_bitswap) = Bitswap::new();
+        let shared = Arc::new(Shared::new(Instant::now(), streams, bitswap));
+        let network = Self { local_peer, commands, shared };
         let mut nameless = Vec::new();
         for (priority, addr) in (1..).zip(&args.peerstore) {
             match network.know(addr, Some(peerstore::FILE_TTL), Some(priority)) {
@@ -301,6 +320,8 @@ impl Network {
         let tasks = args.tasks.clone();
         let (dnsaddrs, nameless): (Vec<_>, Vec<_>) = nameless.into_iter().partition(addrs::is_dnsaddr);
         let mut worker = Worker::new(args, nameless, inbox, Arc::clone(&network.shared))?;
+        // before the first connection, which is told what we speak
+        bitswap::start(&network, of_bitswap, &tasks)?;
         worker.listen().await?;
         if !dnsaddrs.is_empty() {
             let import = dnsaddr::import(dnsaddrs, network.commands.clone(), stop.clone());

@@ -173,7 +173,12 @@ impl Streams {
         Some((link.clone(), Arc::clone(&peer.outbound)))
     }
 
-    fn accept(
+    /// Whether a peer has a connection.
+    pub(super) fn is_connected(&self, peer: &PeerId) -> bool {
+        self.read().peers.contains_key(peer)
+    }
+
+    pub(super) fn accept(
         &self,
         protocols: &[&'static str],
         capacity: usize,
@@ -192,6 +197,19 @@ impl Streams {
         accepted.sort_unstable();
         state.accepted = accepted.into();
         Ok(acceptor)
+    }
+
+    /// A registry without our own restraint, for peers that misbehave.
+    #[cfg(test)]
+    pub(super) fn unbounded(local_peer: PeerId) -> Self {
+        Self { max_outbound_per_peer: 1 << 20, ..Self::new(local_peer, NEGOTIATION_TIMEOUT) }
+    }
+
+    /// A stream by a connection that stands.
+    #[cfg(test)]
+    pub(super) async fn open_raw(&self, peer: &PeerId, protocol: &'static str) -> Option<Stream> {
+        let (stream, _) = self.request(self.link(peer)?, &[protocol]).await?.ok()?;
+        Some(stream)
     }
 
     /// Asks the handler of a connection for a stream. `None` when the connection ended meanwhile.
@@ -216,6 +234,24 @@ impl Network {
         peer: PeerId,
         protocols: &[&'static str],
     ) -> Result<(Stream, &'static str), Error> {
+        self.open_by(peer, protocols, true).await
+    }
+
+    /// The same by the connections there are, without a dial.
+    pub(super) async fn open_connected(
+        &self,
+        peer: PeerId,
+        protocols: &[&'static str],
+    ) -> Result<(Stream, &'static str), Error> {
+        self.open_by(peer, protocols, false).await
+    }
+
+    async fn open_by(
+        &self,
+        peer: PeerId,
+        protocols: &[&'static str],
+        may_dial: bool,
+    ) -> Result<(Stream, &'static str), Error> {
         let streams = &self.shared.streams;
         if peer == streams.local_peer {
             return Err(Error::OpenToSelf);
@@ -227,6 +263,7 @@ impl Network {
             for _ in 0..2 {
                 let link = match streams.link(&peer) {
                     Some(link) => link,
+                    None if !may_dial => return Err(failed("not connected".into())),
                     None => {
                         self.dial(peer).await?;
                         let Some(link) = streams.link(&peer) else { continue };

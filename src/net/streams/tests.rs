@@ -1,57 +1,16 @@
 //! Streams between networks of our own, and one that keeps no limits.
 
-use cluster_compat::config::Cluster;
 use cluster_compat::types::Multiaddr;
-use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
-use libp2p::core::upgrade::Version;
-use libp2p::identity::Keypair;
+use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use libp2p::multiaddr::Protocol;
-use libp2p::{Swarm, Transport as _, noise, swarm, tcp, yamux};
 
-use super::super::NetworkArgs;
+use super::super::testing::{LIMIT, RawPeer, TestPeer, within};
 use super::*;
-use crate::task::Tasks;
 
 const ECHO: &str = "/test/echo/1";
 const SLOW: &str = "/test/slow/1";
 
-/// Longest wait for anything below; far more than a busy machine needs.
-const LIMIT: Duration = Duration::from_secs(60);
-
-pub(in crate::net) struct TestPeer {
-    pub(in crate::net) network: Network,
-    pub(in crate::net) tasks: Tasks,
-}
-
-impl Drop for TestPeer {
-    fn drop(&mut self) {
-        self.tasks.stop();
-    }
-}
-
 impl TestPeer {
-    pub(in crate::net) async fn start() -> Self {
-        let config = Cluster {
-            listen_multiaddress: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
-            dial_peer_timeout: cluster_compat::go::time::Duration::from_secs(5),
-            ..Cluster::default()
-        };
-        let tasks = Tasks::new();
-        let keypair = Keypair::generate_ed25519();
-        let args =
-            NetworkArgs { keypair, secret: None, config: &config, peerstore: vec![], tasks: tasks.clone() };
-        Self { network: Network::start(args).await.unwrap(), tasks }
-    }
-
-    pub(in crate::net) fn id(&self) -> PeerId {
-        self.network.local_peer()
-    }
-
-    pub(in crate::net) fn knows(&self, other: &Self) {
-        let addr = other.network.listen_addrs()[0].clone().with(Protocol::P2p(other.id()));
-        self.network.add_addr(&addr).unwrap();
-    }
-
     /// Sends back what comes on [`ECHO`].
     fn echo(&self, capacity: usize) {
         let mut streams = self.network.accept(&[ECHO], capacity).unwrap();
@@ -77,10 +36,6 @@ impl TestPeer {
         stream.read_to_end(&mut heard).await.unwrap();
         heard == said
     }
-}
-
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(LIMIT, future).await.unwrap_or_else(|_| panic!("too late: {what}"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -191,51 +146,16 @@ async fn a_protocol_is_accepted_again_when_its_acceptor_left() {
     assert!(a.hears_back(b.id(), b"again").await);
 }
 
-/// A peer that keeps no limits.
-fn hostile(tasks: &Tasks, target: &TestPeer) -> Arc<Streams> {
-    let keypair = Keypair::generate_ed25519();
-    let peer = keypair.public().to_peer_id();
-    let mut streams = Streams::new(peer, LIMIT);
-    streams.max_outbound_per_peer = 1 << 20;
-    let streams = Arc::new(streams);
-    let mut muxer = yamux::Config::default();
-    muxer.set_max_num_streams(1 << 12);
-    let transport = tcp::tokio::Transport::default()
-        .upgrade(Version::V1Lazy)
-        .authenticate(noise::Config::new(&keypair).unwrap())
-        .multiplex(muxer)
-        .boxed();
-    let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(LIMIT);
-    let mut swarm = Swarm::new(transport, Behaviour::new(Arc::clone(&streams)), peer, config);
-    swarm.dial(target.network.listen_addrs()[0].clone()).unwrap();
-    tasks.spawn("hostile swarm", async move {
-        loop {
-            swarm.select_next_some().await;
-        }
-    });
-    streams
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_with_thousands_of_streams_pays_alone() {
     let (honest, target) = (TestPeer::start().await, TestPeer::start().await);
     honest.knows(&target);
     target.echo(4);
     let mut slow = target.network.accept(&[SLOW], 8).unwrap();
-    let others = Tasks::new();
-    let hostile = hostile(&others, &target);
-    let link = async {
-        loop {
-            if let Some(link) = hostile.link(&target.id()) {
-                return link;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    let link = within("the connection", link).await;
-    let opens = (0..3000).map(|_| hostile.request(link.clone(), &[SLOW]));
+    let hostile = RawPeer::connect(&target).await;
+    let opens = (0..3000).map(|_| hostile.open(target.id(), SLOW));
     let opened = within("3000 streams", futures::future::join_all(opens)).await;
-    let opened: Vec<Stream> = opened.into_iter().flatten().flatten().map(|(stream, _)| stream).collect();
+    let opened: Vec<Stream> = opened.into_iter().flatten().collect();
     assert!(opened.len() >= MAX_INBOUND_PER_PEER);
 
     // the hostile peer's streams fill its share and the slow queue; nobody else notices
@@ -266,9 +186,8 @@ async fn a_peer_with_thousands_of_streams_pays_alone() {
     // what it gives back it may use again
     kept.clear();
     drop(opened);
-    let (mut again, _) = within("a stream", hostile.request(link, &[SLOW])).await.unwrap().unwrap();
+    let mut again = within("a stream", hostile.open(target.id(), SLOW)).await.unwrap();
     again.write_all(b"x").await.unwrap();
     again.flush().await.unwrap();
-    assert_eq!(within("the stream", slow.recv()).await.unwrap().0, hostile.local_peer);
-    others.stop();
+    assert_eq!(within("the stream", slow.recv()).await.unwrap().0, hostile.id());
 }
