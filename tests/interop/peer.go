@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ipfs/boxo/bitswap"
@@ -28,12 +29,13 @@ import (
 // aPeer keeps the cluster's set in memory: go-ds-crdt on the cluster's topic, its nodes
 // over bitswap. Keys and values are what they are; it knows no pins.
 type aPeer struct {
-	host    host.Host
-	set     *crdt.Datastore
-	batch   ds.Batch
-	dag     *dagService
-	heads   *pubsub.Topic
-	metrics *pubsub.Topic
+	host      host.Host
+	store     ds.Batching
+	set       *crdt.Datastore
+	batch     ds.Batch
+	dag       *dagService
+	announcer *announcer
+	metrics   *pubsub.Topic
 }
 
 func newPeer(ctx context.Context, s settings) (*aPeer, error) {
@@ -109,15 +111,16 @@ func (p *aPeer) joinSet(ctx context.Context, ps *pubsub.PubSub, s settings) (err
 	if err != nil {
 		return err
 	}
-	if p.heads, err = ps.Join(topic); err != nil {
-		return err
-	}
-	sub, err := p.heads.Subscribe()
+	heads, err := ps.Join(topic)
 	if err != nil {
 		return err
 	}
-	store := dssync.MutexWrap(ds.NewMapDatastore())
-	p.dag = newDAGService(ctx, p.host, namespace.Wrap(store, ds.NewKey("/c/b")))
+	sub, err := heads.Subscribe()
+	if err != nil {
+		return err
+	}
+	p.store = dssync.MutexWrap(ds.NewMapDatastore())
+	p.dag = newDAGService(ctx, p.host, namespace.Wrap(p.store, ds.NewKey("/c/b")))
 	opts := crdt.DefaultOptions()
 	opts.Logger = logging.Logger("crdt")
 	opts.RebroadcastInterval, opts.DAGSyncerTimeout = s.rebroadcast, s.fetchLimit
@@ -125,15 +128,54 @@ func (p *aPeer) joinSet(ctx context.Context, ps *pubsub.PubSub, s settings) (err
 	opts.RepairInterval = time.Hour
 	opts.PutHook = func(k ds.Key, v []byte) { emit("put", M{"key": k.String(), "value": hex.EncodeToString(v)}) }
 	opts.DeleteHook = func(k ds.Key) { emit("delete", M{"key": k.String()}) }
-	p.set, err = crdt.New(store, ds.NewKey("/c"), p.dag, &announcer{p.heads, sub, s.deaf}, opts)
+	p.announcer = newAnnouncer(ctx, p.host.ID(), heads, sub, s.deaf)
+	p.set, err = crdt.New(p.store, ds.NewKey("/c"), p.dag, p.announcer, opts)
 	return err
 }
 
 // announcer carries heads between go-ds-crdt and the topic, and prints those of others.
 type announcer struct {
 	topic *pubsub.Topic
-	sub   *pubsub.Subscription
 	deaf  bool
+	heard chan []byte
+	// what was published by hand: it is not for this peer's own set
+	byHand sync.Map
+}
+
+func newAnnouncer(ctx context.Context, self peer.ID, topic *pubsub.Topic, sub *pubsub.Subscription, deaf bool) *announcer {
+	a := &announcer{topic: topic, deaf: deaf, heard: make(chan []byte)}
+	go func() {
+		for {
+			msg, err := sub.Next(ctx)
+			if err != nil {
+				return
+			}
+			_, byHand := a.byHand.Load(string(msg.GetData()))
+			isOwn := msg.GetFrom() == self
+			if !isOwn {
+				heads, err := decodeHeads(msg.GetData())
+				emit("heads", M{"from": msg.GetFrom(), "heads": texts(heads), "error": errText(err)})
+			}
+			if !a.deaf && !(isOwn && byHand) {
+				a.take(ctx, msg.GetData())
+			}
+		}
+	}()
+	return a
+}
+
+// take gives a message to the set.
+func (a *announcer) take(ctx context.Context, data []byte) {
+	select {
+	case a.heard <- data:
+	case <-ctx.Done():
+	}
+}
+
+// publish announces something made by hand.
+func (a *announcer) publish(ctx context.Context, data []byte) error {
+	a.byHand.Store(string(data), true)
+	return a.topic.Publish(ctx, data)
 }
 
 func (a *announcer) Broadcast(ctx context.Context, data []byte) error {
@@ -141,16 +183,11 @@ func (a *announcer) Broadcast(ctx context.Context, data []byte) error {
 }
 
 func (a *announcer) Next(ctx context.Context) ([]byte, error) {
-	for {
-		msg, err := a.sub.Next(ctx)
-		if err != nil {
-			return nil, crdt.ErrNoMoreBroadcast
-		}
-		heads, err := decodeHeads(msg.GetData())
-		emit("heads", M{"from": msg.GetFrom(), "heads": texts(heads), "error": errText(err)})
-		if !a.deaf {
-			return msg.GetData(), nil
-		}
+	select {
+	case data := <-a.heard:
+		return data, nil
+	case <-ctx.Done():
+		return nil, crdt.ErrNoMoreBroadcast
 	}
 }
 

@@ -17,7 +17,6 @@ import (
 	"github.com/ipfs/go-datastore/query"
 	crdtpb "github.com/ipfs/go-ds-crdt/pb"
 	ipld "github.com/ipfs/go-ipld-format"
-	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -48,7 +47,9 @@ func (p *aPeer) command(ctx context.Context, line string) (M, error) {
 		p.batch = nil
 		return nil, b.Commit(ctx)
 	case "set":
-		return p.entries(ctx)
+		return p.entries(ctx, p.set)
+	case "store":
+		return p.entries(ctx, p.store)
 	case "heads":
 		stats := p.set.InternalStats(ctx)
 		return M{"heads": texts(stats.Heads), "height": stats.MaxHeight}, nil
@@ -57,14 +58,27 @@ func (p *aPeer) command(ctx context.Context, line string) (M, error) {
 	case "block":
 		return p.serve(ctx, rest)
 	case "announce":
-		return nil, p.announce(ctx, strings.Fields(rest))
+		data, err := encodeHeads(strings.Fields(rest))
+		if err != nil {
+			return nil, err
+		}
+		return nil, p.announcer.publish(ctx, data)
+	case "take":
+		data, err := encodeHeads(strings.Fields(rest))
+		if err == nil {
+			p.announcer.take(ctx, data)
+		}
+		return nil, err
 	case "gossip":
 		topic, data, _ := strings.Cut(rest, " ")
 		b, err := hex.DecodeString(data)
 		if err != nil {
 			return nil, err
 		}
-		return nil, map[string]*pubsub.Topic{"heads": p.heads, "metrics": p.metrics}[topic].Publish(ctx, b)
+		if topic == "heads" {
+			return nil, p.announcer.publish(ctx, b)
+		}
+		return nil, p.metrics.Publish(ctx, b)
 	case "fetch":
 		return p.fetch(ctx, rest)
 	case "connect":
@@ -107,9 +121,9 @@ func (p *aPeer) puts(ctx context.Context, rest string) error {
 	return nil
 }
 
-// entries is the whole set.
-func (p *aPeer) entries(ctx context.Context) (M, error) {
-	res, err := p.set.Query(ctx, query.Query{})
+// entries is all that a datastore holds.
+func (p *aPeer) entries(ctx context.Context, store ds.Read) (M, error) {
+	res, err := store.Query(ctx, query.Query{})
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +153,7 @@ type forged struct {
 	Withhold bool `json:"withhold"` // do not serve the block
 }
 
-// forge makes a node and serves it. It never enters this peer's own set.
+// forge makes a node and serves it. It enters this peer's own set by `take` alone.
 func (p *aPeer) forge(ctx context.Context, text string) (M, error) {
 	var f forged
 	if err := json.Unmarshal([]byte(text), &f); err != nil {
@@ -196,21 +210,17 @@ func (p *aPeer) serve(ctx context.Context, text string) (M, error) {
 	return M{"cid": c.String()}, p.dag.blocks.AddBlock(ctx, blk)
 }
 
-// announce tells the cluster of heads, in one message.
-func (p *aPeer) announce(ctx context.Context, heads []string) error {
+// encodeHeads is the message that announces heads.
+func encodeHeads(heads []string) ([]byte, error) {
 	msg := &crdtpb.CRDTBroadcast{}
 	for _, text := range heads {
 		c, err := cid.Decode(text)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		msg.Heads = append(msg.Heads, &crdtpb.Head{Cid: c.Bytes()})
 	}
-	data, err := proto.Marshal(msg)
-	if err != nil {
-		return err
-	}
-	return p.heads.Publish(ctx, data)
+	return proto.Marshal(msg)
 }
 
 // fetch gets a block by bitswap.

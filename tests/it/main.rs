@@ -6,6 +6,7 @@ mod interop;
 mod interop_net;
 mod lab;
 mod net;
+mod oracle;
 mod restart;
 #[allow(dead_code, reason = "the rest is for the tests of replication")]
 mod scripted;
