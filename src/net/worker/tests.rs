@@ -8,6 +8,7 @@ use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 
 use super::*;
+use crate::net::bitswap::Bitswap;
 use crate::net::streams::Streams;
 use crate::net::{MAX_COMMANDS, Network};
 use crate::task::Tasks;
@@ -36,7 +37,8 @@ async fn start(change: impl FnOnce(&mut Worker)) -> Peer {
     let (keypair, tasks) = (Keypair::generate_ed25519(), Tasks::new());
     let local_peer = keypair.public().to_peer_id();
     let (commands, inbox) = mpsc::channel(MAX_COMMANDS);
-    let shared = Arc::new(Shared::new(Instant::now(), Streams::new(local_peer, LIMIT)));
+    let (bitswap, _) = Bitswap::new();
+    let shared = Arc::new(Shared::new(Instant::now(), Streams::new(local_peer, LIMIT), bitswap));
     let args = NetworkArgs {
         keypair,
         secret: Some([7; 32]),
