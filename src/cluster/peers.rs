@@ -69,7 +69,7 @@ impl Cluster {
         let mut id = asked.await.map_err(|cause| {
             error!(target: "cluster", "{cause}");
             let is_unknown =
-                matches!(cause, rpc::Error::Network(_)) && self.inner.network.addrs_of(&[peer]).is_empty();
+                matches!(cause, rpc::Error::Dial(_)) && self.inner.network.addrs_of(&[peer]).is_empty();
             if is_unknown { Self::unknown_peer() } else { failed(cause) }
         })?;
         id.id = Some(peer);

@@ -53,8 +53,11 @@ pub enum Error {
     #[error("{0}")]
     Authorization(String),
     /// The other peer could not be reached.
+    #[error("failed to dial: {0}")]
+    Dial(net::Error),
+    /// There is no stream to the other peer.
     #[error("{0}")]
-    Network(#[from] net::Error),
+    Network(net::Error),
     /// It did not answer in time.
     #[error("context deadline exceeded")]
     Deadline(Duration),
@@ -70,6 +73,15 @@ pub enum Error {
     /// The stream ended before the answer.
     #[error("the stream ended before the answer")]
     NoAnswer,
+}
+
+impl From<net::Error> for Error {
+    fn from(error: net::Error) -> Self {
+        match error {
+            net::Error::Dial { .. } => Self::Dial(error),
+            other => Self::Network(other),
+        }
+    }
 }
 
 impl Error {

@@ -1,9 +1,11 @@
 //! Whom to connect to, and how that went.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::PoisonError;
 use std::time::Instant;
 
 use cluster_compat::types::{Multiaddr, PeerId};
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::DialError;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use tokio::sync::oneshot;
@@ -234,22 +236,48 @@ impl Worker {
     }
 }
 
-/// The causes of a failed dial, without the library's layers around them.
+/// The causes of a failed dial, without the library's layers around them; clients read them, so they are worded as
+/// go-libp2p's where that is known.
 fn reason(error: &DialError) -> String {
     match error {
         DialError::NoAddresses => "no addresses".to_owned(),
         DialError::Transport(failures) => {
-            let each = failures.iter().map(|(addr, e)| format!("{addr}: {}", innermost(e)));
-            each.collect::<Vec<_>>().join("; ")
+            let each =
+                failures.iter().map(|(addr, e)| format!("\n  * [{}] {}", nameless(addr), cause(addr, e)));
+            format!("all dials failed{}", each.collect::<String>())
         }
         other => other.to_string(),
     }
 }
 
-fn innermost(error: &dyn std::error::Error) -> String {
+fn nameless(addr: &Multiaddr) -> Multiaddr {
+    addrs::split_peer(addr).map_or_else(|| addr.clone(), |(_, addr)| addr)
+}
+
+fn cause(addr: &Multiaddr, error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;
     }
-    error.to_string()
+    let refused = error.to_string().starts_with("Connection refused");
+    match (refused, socket(addr)) {
+        (true, Some(socket)) => {
+            let version = if socket.is_ipv4() { 4 } else { 6 };
+            format!("dial tcp{version} {socket}: connect: connection refused")
+        }
+        _ => error.to_string(),
+    }
+}
+
+fn socket(addr: &Multiaddr) -> Option<SocketAddr> {
+    let mut parts = addr.iter();
+    let ip: IpAddr = match parts.next()? {
+        Protocol::Ip4(ip) => ip.into(),
+        Protocol::Ip6(ip) => ip.into(),
+        _ => return None,
+    };
+    match parts.next()? {
+        Protocol::Tcp(port) => Some(SocketAddr::new(ip, port)),
+        _ => None,
+    }
 }
