@@ -217,7 +217,11 @@ async fn open_store(args: &RunArgs) -> Result<Db, Error> {
     if let Some(found) = found
         && db.len(Table::Values).map_err(Error::step("opening datastore"))? == 0
     {
-        warn!(target: "service", "the pinset is empty. {}; this version does not fetch pins from other peers yet", data::advice(&found));
+        warn!(
+            target: "service",
+            "the pinset is empty. {}; without that the pins come from the other peers of the cluster",
+            data::advice(&found)
+        );
     }
     Ok(db)
 }

@@ -18,6 +18,7 @@ pub mod id;
 pub mod key;
 pub mod metric;
 pub mod msgpack;
+pub mod nodes_pb;
 mod pb;
 pub mod pin;
 pub mod pin_pb;

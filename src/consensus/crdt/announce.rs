@@ -2,18 +2,20 @@
 //!
 //! A reference peer drops announcements when its buffer of 32 is full, so writes are announced coalesced: the newest
 //! heads, at most twenty times a second. The last ones are told again after a second and at growing pauses, until the
-//! regular rebroadcast takes over, in case they were the ones that got lost.
+//! regular rebroadcast takes over, in case they were the ones that got lost. Whoever begins to listen is told at once.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_compat::types::Cid;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
+use super::inbox::Inbox;
+use super::unheard::Unheard;
 use crate::net::Message;
 use crate::wire::crdt_pb;
 
@@ -37,8 +39,15 @@ pub(super) struct Announcer {
     pub(super) publish: Publish,
     /// The heads, as last committed.
     pub(super) heads: watch::Receiver<Vec<Cid>>,
+    /// Nodes made here: what is new to the others.
+    pub(super) n_made: watch::Receiver<usize>,
     /// What trusted peers say on the topic.
     pub(super) gossip: mpsc::Receiver<Message>,
+    /// Where what they say goes.
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) unheard: Arc<Unheard>,
+    /// Told when somebody new listens: that peer may have what others did not.
+    pub(super) repair: Arc<Notify>,
     /// How many others listen to the topic.
     pub(super) listeners: watch::Receiver<usize>,
     pub(super) rebroadcast_interval: Duration,
@@ -48,39 +57,51 @@ impl Announcer {
     /// Announces until stopped; what was written last is still told then.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut plan = Plan::new(self.rebroadcast_interval, Instant::now(), rand::random());
-        let mut had_listeners = false;
-        self.heads.mark_unchanged();
+        let mut n_listeners = 0;
+        self.n_made.mark_unchanged();
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                changed = self.heads.changed() => match changed {
+                changed = self.n_made.changed() => match changed {
                     Ok(()) => plan.announce_soon(Instant::now()),
                     Err(_) => break,
                 },
                 () = tokio::time::sleep_until(plan.next()) => {
-                    let heads = self.heads.borrow_and_update().clone();
+                    let heads = self.heads.borrow().clone();
                     self.announce(&plan.on_time(Instant::now(), heads, rand::random()));
                 }
                 Some(message) = self.gossip.recv() => self.on_gossip(&message, &mut plan),
                 Ok(()) = self.listeners.changed() => {
-                    let has_listeners = *self.listeners.borrow_and_update() > 0;
-                    // gossip sent before anyone listened is lost
-                    if has_listeners && !had_listeners {
+                    let n_before = std::mem::replace(&mut n_listeners, *self.listeners.borrow_and_update());
+                    // gossip sent before a peer listened is lost to it
+                    if n_listeners > n_before {
                         plan.announce_soon(Instant::now());
+                        self.repair.notify_one();
                     }
-                    had_listeners = has_listeners;
                 }
             }
         }
-        if plan.changed_at.is_some() || self.heads.has_changed().unwrap_or(true) {
+        if plan.changed_at.is_some() || self.n_made.has_changed().unwrap_or(true) {
             self.announce(&self.heads.borrow());
         }
     }
 
     fn on_gossip(&self, message: &Message, plan: &mut Plan) {
         match crdt_pb::decode_heads(&message.data) {
-            Ok(announced) => plan.on_announced(&announced, &self.heads.borrow()),
+            Ok(announced) => {
+                plan.on_announced(&announced, &self.heads.borrow());
+                self.unheard.on_heard(&announced);
+                let n_dropped = self.inbox.put(&announced, &[message.source, message.from]);
+                if n_dropped > 0 {
+                    warn!(
+                        target: "crdt",
+                        "{} announced {n_dropped} heads more than can wait; they are left out until they are \
+                         announced again",
+                        message.source
+                    );
+                }
+            }
             Err(cause) => {
                 debug!(target: "crdt", source = %message.source, "unreadable announcement: {cause}")
             }
@@ -247,13 +268,18 @@ mod tests {
     #[tokio::test]
     async fn the_first_listener_and_a_stop_bring_the_heads_out() {
         let (heads, heads_rx) = watch::channel(vec![head(1)]);
+        let (n_made, n_made_rx) = watch::channel(0);
         let (_gossip, gossip_rx) = mpsc::channel(8);
         let (listeners, listeners_rx) = watch::channel(0);
         let (sink, mut sent) = mpsc::channel(8);
         let announcer = Announcer {
             publish: Arc::new(move |data| sink.try_send(crdt_pb::decode_heads(&data).unwrap()).unwrap()),
             heads: heads_rx,
+            n_made: n_made_rx,
             gossip: gossip_rx,
+            inbox: Arc::default(),
+            unheard: Arc::default(),
+            repair: Arc::default(),
             listeners: listeners_rx,
             rebroadcast_interval: Duration::from_secs(3600),
         };
@@ -262,6 +288,7 @@ mod tests {
         listeners.send_replace(1);
         assert_eq!(sent.recv().await.unwrap(), [head(1)]);
         heads.send_replace(vec![head(2)]);
+        n_made.send_replace(1);
         tasks.stop();
         assert_eq!(sent.recv().await.unwrap(), [head(2)]);
     }

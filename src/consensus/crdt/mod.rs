@@ -3,11 +3,16 @@
 //! ```text
 //!  log_pin ─┐                     ┌─▶ events (tracker)
 //!  log_pin ─┼─▶ worker ─▶ core ───┤
-//!  log_pin ─┘    │                └─▶ heads ─▶ announcer ─▶ gossip
-//!                └─ one transaction, one fsync for all that wait
+//!  log_pin ─┘   ▲  ▲  │           ├─▶ heads ─▶ announcer ─▶ gossip
+//!               │  │  │           └─▶ nodes to fetch ─▶ fetcher ─▶ bitswap, streams of nodes
+//!  gossip ─▶ inbox │  └─ one transaction, one fsync for all that wait
+//!                  └───── nodes that have come
 //! ```
 //!
 //! [`core`] decides, the worker writes; the [`Pinset`] reads the store beside it. Invariants:
+//! - A head is announced only when its node is on disk, where those who ask for it get it.
+//! - What others announce is never dropped for coming too fast, and never makes a local write wait longer than a
+//!   round of the worker.
 //! - An acknowledged write is on disk; without batching it is also listed. With batching it is in the journal until
 //!   its batch becomes a node, and a restart goes on with it.
 //! - Events are sent in the order of the writes, after they are durable and before they are acknowledged.
@@ -15,10 +20,17 @@
 
 mod announce;
 pub mod core;
+mod fetch;
+mod inbox;
+mod nodes;
 pub mod offline;
+mod replicate;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod together;
 mod trust;
+mod unheard;
 mod view;
 mod worker;
 
@@ -29,20 +41,29 @@ use async_trait::async_trait;
 use cluster_compat::config;
 use cluster_compat::types::{Cid, PeerId, Pin};
 use md5::{Digest, Md5};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{error, info};
 
 use self::announce::Announcer;
+use self::fetch::{Arrival, Fetcher};
+use self::inbox::Inbox;
+use self::nodes::Stored;
+use self::replicate::{Recent, Replication};
 use self::trust::Trust;
+use self::unheard::Unheard;
 pub use self::view::SetReads;
-use self::worker::{Batching, Cmd, SHUTTING_DOWN, Worker};
+use self::worker::{Batching, Cmd, SHUTTING_DOWN, Worker, WorkerArgs};
 use super::{Consensus, Error, PinsetEvent};
 use crate::net::Network;
 use crate::state::Pinset;
 use crate::store::{self, Db};
 use crate::task::Tasks;
 use crate::wire::{key, pin_pb};
+
+/// Fetched nodes that wait for the worker, of up to 2 MiB each; more make the fetches wait.
+const WAITING_NODES: usize = 32;
 
 /// Writes that may wait for the worker; more make their callers wait. Filled while a group is written.
 const WAITING_WRITES: usize = 1024;
@@ -86,6 +107,9 @@ pub struct Crdt {
     heads: watch::Receiver<Vec<Cid>>,
     members: Arc<dyn Fn() -> Vec<PeerId> + Send + Sync>,
     trust: Arc<Trust>,
+    unheard: Arc<Unheard>,
+    /// How many others listen to the cluster's topic.
+    listeners: watch::Receiver<usize>,
     stopped: watch::Receiver<bool>,
 }
 
@@ -106,8 +130,23 @@ impl Crdt {
             None => WAITING_WRITES,
         };
         let (commands, receiver) = mpsc::channel(capacity);
-        let worker = Worker::new(Arc::new(db.clone()), receiver, events, batching)?;
-        let (heads, due) = (worker.heads(), worker.due());
+        let (arrivals_tx, arrivals) = mpsc::channel(WAITING_NODES);
+        let (inbox, repair) = (Arc::new(Inbox::default()), Arc::new(Notify::new()));
+        let unheard = Arc::new(Unheard::default());
+        let (fetcher, recent) = (Arc::new(Fetcher::default()), Arc::new(Recent::new(db.clone())));
+        let worker = Worker::new(WorkerArgs {
+            kv: Arc::new(db.clone()),
+            commands: receiver,
+            events,
+            batching,
+            inbox: Arc::clone(&inbox),
+            arrivals,
+            repair: Arc::clone(&repair),
+            replication: Replication::new(Arc::clone(&fetcher), Arc::clone(&recent)),
+            unheard: Arc::clone(&unheard),
+            on_stored: on_stored(network.clone()),
+        })?;
+        let (heads, n_made, due) = (worker.heads(), worker.n_made(), worker.due());
         info!(
             target: "crdt",
             "crdt Datastore created. Number of heads: {}. Current max-height: {}. Dirty: {}",
@@ -128,8 +167,26 @@ impl Crdt {
         }
         let trust =
             Arc::new(Trust::new(peer, config.trust_all, config.trusted_peers.iter().copied().chain(trusted)));
+        let mut listeners = watch::channel(0).1;
         if let Some(network) = network {
-            spawn_announcer(&tasks, network, &config, heads.clone(), Arc::clone(&trust))?;
+            let stored = Stored { db: db.clone(), unheard: Arc::clone(&unheard) };
+            spawn_fetcher(&tasks, &network, stored, fetcher, recent, arrivals_tx)?;
+            spawn_repair(&tasks, config.repair_interval.to_std(), Arc::clone(&repair));
+            let topic = topic(&config.cluster_name);
+            let gossip = join_topic(&network, &topic, Arc::clone(&trust))?;
+            listeners = network.subscribers(&topic).unwrap_or(listeners);
+            let announcer = Announcer {
+                publish: Arc::new(move |data| network.publish(&topic, data)),
+                heads: heads.clone(),
+                n_made,
+                gossip,
+                inbox,
+                unheard: Arc::clone(&unheard),
+                repair,
+                listeners: listeners.clone(),
+                rebroadcast_interval: config.rebroadcast_interval.to_std(),
+            };
+            tasks.spawn("crdt announcements", announcer.run(tasks.token()));
         }
         Ok(Arc::new(Self {
             db,
@@ -139,6 +196,8 @@ impl Crdt {
             heads,
             members,
             trust,
+            unheard,
+            listeners,
             stopped,
         }))
     }
@@ -146,11 +205,6 @@ impl Crdt {
     /// The current heads, sorted by their bytes.
     pub fn heads(&self) -> Vec<Cid> {
         self.heads.borrow().clone()
-    }
-
-    /// A block of the DAG, for those who serve it. Takes microseconds.
-    pub fn block(&self, cid: &Cid) -> Result<Option<Vec<u8>>, store::Error> {
-        store::blocks::load(&self.db, cid)
     }
 
     /// From now on, until the process ends, a peer's writes count.
@@ -222,10 +276,12 @@ impl Consensus for Crdt {
         // a worker that has ended has already flushed
         let _ = self.commands.send(Cmd::Stop).await;
         let mut stopped = self.stopped.clone();
-        match tokio::time::timeout(STOP_TIMEOUT, stopped.wait_for(|stopped| *stopped)).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Error::Message(format!("the last writes took longer than {STOP_TIMEOUT:?}"))),
+        if tokio::time::timeout(STOP_TIMEOUT, stopped.wait_for(|stopped| *stopped)).await.is_err() {
+            return Err(Error::Message(format!("the last writes took longer than {STOP_TIMEOUT:?}")));
         }
+        // what nobody else has is gone with this peer until it comes back
+        self.unheard.wait(self.listeners.clone()).await;
+        Ok(())
     }
 }
 
@@ -238,7 +294,8 @@ fn batching(config: &config::Crdt) -> Option<Batching> {
 /// The worker blocks, so it has a thread; its task ends with it, and panics as it does.
 fn spawn_worker(tasks: &Tasks, worker: Worker, stopped: watch::Sender<bool>) {
     tasks.spawn("crdt worker", async move {
-        let ended = tokio::task::spawn_blocking(move || worker.run()).await;
+        let runtime = Handle::current();
+        let ended = tokio::task::spawn_blocking(move || worker.run(&runtime)).await;
         let _ = stopped.send(true);
         if let Err(failure) = ended
             && failure.is_panic()
@@ -262,26 +319,48 @@ fn spawn_stopper(tasks: &Tasks, commands: mpsc::Sender<Cmd>) {
 }
 
 /// Joins the cluster's topic. Messages of untrusted peers are dropped, and not passed on.
-fn spawn_announcer(
-    tasks: &Tasks,
-    network: Network,
-    config: &config::Crdt,
-    heads: watch::Receiver<Vec<Cid>>,
+fn join_topic(
+    network: &Network,
+    topic: &str,
     trust: Arc<Trust>,
+) -> Result<mpsc::Receiver<crate::net::Message>, Error> {
+    let gossip = network.subscribe(topic, Arc::new(move |peer| trust.accepts_update_of(peer)));
+    gossip.map_err(|cause| Error::Message(cause.to_string()))
+}
+
+/// Others get our nodes, and we theirs.
+fn spawn_fetcher(
+    tasks: &Tasks,
+    network: &Network,
+    stored: Stored,
+    fetcher: Arc<Fetcher>,
+    recent: Arc<Recent>,
+    arrivals: mpsc::Sender<Arrival>,
 ) -> Result<(), Error> {
-    let topic = topic(&config.cluster_name);
-    let gossip = network.subscribe(&topic, Arc::new(move |peer| trust.is_trusted(peer)));
-    let gossip = gossip.map_err(|cause| Error::Message(cause.to_string()))?;
-    let listeners = network.subscribers(&topic).unwrap_or_else(|| watch::channel(0).1);
-    let announcer = Announcer {
-        publish: Arc::new(move |data| network.publish(&topic, data)),
-        heads,
-        gossip,
-        listeners,
-        rebroadcast_interval: config.rebroadcast_interval.to_std(),
-    };
-    tasks.spawn("crdt announcements", announcer.run(tasks.token()));
+    network.serve_blocks(Arc::new(stored.clone()));
+    nodes::serve(network, stored, tasks).map_err(|cause| Error::Message(cause.to_string()))?;
+    let exchange = Arc::new(network.clone());
+    tasks.spawn("crdt fetcher", fetcher.run(exchange, recent, arrivals, tasks.token()));
     Ok(())
+}
+
+/// At the start and every interval, what could not be had is tried again; 0 is never, as in the reference.
+fn spawn_repair(tasks: &Tasks, interval: Duration, repair: Arc<Notify>) {
+    repair.notify_one();
+    if !interval.is_zero() {
+        tasks.every("crdt repair", interval, false, move || {
+            repair.notify_one();
+            std::future::ready(())
+        });
+    }
+}
+
+/// What a worker does with nodes it has stored: peers that wait for one get it.
+fn on_stored(network: Option<Network>) -> Arc<dyn Fn(&[Cid]) + Send + Sync> {
+    match network {
+        Some(network) => Arc::new(move |cids| network.blocks_stored(cids)),
+        None => Arc::new(|_| {}),
+    }
 }
 
 /// Tells the worker when its batch is old enough.

@@ -14,23 +14,28 @@ use crate::wire::crdt_pb;
 
 const MAP: u64 = 1 << 30;
 
-struct Peer {
-    crdt: Arc<Crdt>,
-    events: mpsc::Receiver<PinsetEvent>,
-    tasks: Tasks,
-    db: Db,
+pub(super) struct Peer {
+    pub(super) crdt: Arc<Crdt>,
+    pub(super) events: mpsc::Receiver<PinsetEvent>,
+    pub(super) tasks: Tasks,
+    pub(super) db: Db,
 }
 
 impl Peer {
     fn start(folder: &Path, config: config::Crdt) -> Self {
+        Self::start_in(folder, config, None)
+    }
+
+    pub(super) fn start_in(folder: &Path, config: config::Crdt, network: Option<Network>) -> Self {
+        let peer = network.as_ref().map_or_else(PeerId::random, Network::local_peer);
         let db = Db::open(folder, MAP).unwrap();
         let (events_tx, events) = mpsc::channel(100_000);
         let tasks = Tasks::new();
         let crdt = Crdt::start(CrdtArgs {
             config,
-            peer: PeerId::random(),
+            peer,
             db: db.clone(),
-            network: None,
+            network,
             members: Arc::new(Vec::new),
             events: events_tx,
             tasks: tasks.clone(),
@@ -41,13 +46,13 @@ impl Peer {
     }
 
     /// Stops as the daemon does; the database closes.
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.crdt.stop().await.unwrap();
         self.tasks.stop();
         self.tasks.join(GRACE).await;
     }
 
-    async fn pins(&self) -> usize {
+    pub(super) async fn pins(&self) -> usize {
         self.crdt.pinset().page(None, usize::MAX >> 16).unwrap().0.len()
     }
 }
@@ -98,7 +103,7 @@ async fn pins_and_heads_are_there_after_a_restart() {
     let peer = Peer::start(folder.path(), config::Crdt::default());
     assert_eq!(peer.pins().await, 20);
     assert_eq!(peer.crdt.heads(), heads);
-    let block = peer.crdt.block(&heads[0]).unwrap().unwrap();
+    let block = store::blocks::load(&peer.db, &heads[0]).unwrap().unwrap();
     assert_eq!(crdt_pb::decode_node(&block).unwrap().delta.priority, 20);
     peer.stop().await;
 }

@@ -4,12 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_compat::types::Cid;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::super::{Error, PinsetEvent};
 use super::core::{self, Change, Event, State};
+use super::fetch::Arrival;
+use super::inbox::Inbox;
+use super::replicate::{News, Replication, STORE_PAUSE};
+use super::unheard::Unheard;
 use crate::store::{Kv, kv};
 use crate::wire::{key, pin_pb};
 
@@ -38,12 +43,38 @@ pub(super) enum Cmd {
     Stop,
 }
 
+/// What a worker is made of.
+pub(super) struct WorkerArgs {
+    pub(super) kv: Arc<dyn Kv>,
+    pub(super) commands: mpsc::Receiver<Cmd>,
+    pub(super) events: mpsc::Sender<PinsetEvent>,
+    pub(super) batching: Option<Batching>,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) arrivals: mpsc::Receiver<Arrival>,
+    /// Try again what could not be had.
+    pub(super) repair: Arc<Notify>,
+    pub(super) replication: Replication,
+    pub(super) unheard: Arc<Unheard>,
+    /// Hears of nodes that are stored, durably: somebody may wait for them.
+    pub(super) on_stored: Arc<dyn Fn(&[Cid]) + Send + Sync>,
+}
+
 pub(super) struct Worker {
-    kv: Arc<dyn Kv>,
-    state: State,
+    pub(super) kv: Arc<dyn Kv>,
+    pub(super) state: State,
     commands: mpsc::Receiver<Cmd>,
+    inbox: Arc<Inbox>,
+    arrivals: mpsc::Receiver<Arrival>,
+    repair: Arc<Notify>,
+    pub(super) replication: Replication,
+    unheard: Arc<Unheard>,
+    on_stored: Arc<dyn Fn(&[Cid]) + Send + Sync>,
+    /// Where the store refused what others wrote: when to go on.
+    paused_until: Option<Instant>,
     events: mpsc::Sender<PinsetEvent>,
     heads: watch::Sender<Vec<Cid>>,
+    /// Nodes made here since the start: others are to hear of them.
+    n_made: watch::Sender<usize>,
     batching: Option<Batching>,
     /// Items since the last commit for size or age.
     n_batched: usize,
@@ -53,30 +84,62 @@ pub(super) struct Worker {
 
 /// What a transaction has done, told when it is durable.
 #[derive(Default)]
-struct Done {
-    changes: Vec<Change>,
+pub(super) struct Done {
+    pub(super) changes: Vec<Change>,
+    /// Nodes that are new here, made or merged.
+    pub(super) stored: Vec<Cid>,
+    /// Those of them that were made.
+    pub(super) made: Vec<Cid>,
     /// Why batches were committed, and how many items they had.
     commits: Vec<(&'static str, usize)>,
 }
 
 impl Worker {
-    pub(super) fn new(
-        kv: Arc<dyn Kv>,
-        commands: mpsc::Receiver<Cmd>,
-        events: mpsc::Sender<PinsetEvent>,
-        batching: Option<Batching>,
-    ) -> Result<Self, Error> {
+    pub(super) fn new(args: WorkerArgs) -> Result<Self, Error> {
+        let WorkerArgs {
+            kv,
+            commands,
+            events,
+            batching,
+            inbox,
+            arrivals,
+            repair,
+            replication,
+            unheard,
+            on_stored,
+        } = args;
         let state = kv::read(&*kv, State::load).map_err(from_core)?;
         let heads = watch::Sender::new(state.heads().list());
+        replication.recent.add(&state.heads().list());
         let n_batched = state.n_pending();
-        let worker =
-            Self { kv, state, commands, events, heads, batching, n_batched, due: watch::Sender::new(None) };
+        let worker = Self {
+            kv,
+            state,
+            commands,
+            inbox,
+            arrivals,
+            repair,
+            replication,
+            unheard,
+            on_stored,
+            paused_until: None,
+            events,
+            heads,
+            n_made: watch::Sender::new(0),
+            batching,
+            n_batched,
+            due: watch::Sender::new(None),
+        };
         worker.set_due(false);
         Ok(worker)
     }
 
     pub(super) fn heads(&self) -> watch::Receiver<Vec<Cid>> {
         self.heads.subscribe()
+    }
+
+    pub(super) fn n_made(&self) -> watch::Receiver<usize> {
+        self.n_made.subscribe()
     }
 
     pub(super) fn due(&self) -> watch::Receiver<Option<Instant>> {
@@ -87,25 +150,59 @@ impl Worker {
         &self.state
     }
 
-    /// Works until told to stop, or until nobody is left to ask.
-    pub(super) fn run(mut self) {
+    /// Works until told to stop, or until nobody is left to ask. Blocks its thread; waits on `runtime`.
+    pub(super) fn run(mut self, runtime: &Handle) {
         if self.batching.is_none() && self.n_batched > 0 {
             // batching was switched off since: what it had acknowledged is written now
             if let Err(cause) = self.commit_batch("restart") {
                 error!(target: "crdt", "error committing the batch of the last run: {cause}");
             }
         }
-        let mut group = Vec::new();
-        while self.commands.blocking_recv_many(&mut group, GROUP_COMMANDS) > 0 {
+        loop {
+            let (mut group, news) = runtime.block_on(self.wait());
+            let is_closed = group.is_empty() && self.commands.is_closed() && self.commands.is_empty();
             let stops_at = group.iter().position(|command| matches!(command, Cmd::Stop));
             let late = stops_at.map(|at| group.split_off(at));
-            self.on_group(std::mem::take(&mut group));
-            if let Some(late) = late {
-                self.on_stop(late);
+            if !group.is_empty() {
+                self.on_group(group);
+            }
+            if late.is_some() || is_closed {
+                self.on_stop(late.unwrap_or_default());
                 return;
             }
+            if (!news.is_empty() || self.has_more()) && !self.replicate(news) {
+                self.paused_until = Some(Instant::now() + STORE_PAUSE);
+            }
         }
-        self.on_stop(Vec::new());
+    }
+
+    fn has_more(&self) -> bool {
+        self.state.has_more() && self.paused_until.is_none()
+    }
+
+    /// Waits until there is something to do: commands first, then all there is of the rest.
+    async fn wait(&mut self) -> (Vec<Cmd>, News) {
+        let (mut group, mut news) = (Vec::new(), News::default());
+        let is_paused = self.paused_until.is_some();
+        let has_more = self.has_more();
+        let repair = Arc::clone(&self.repair);
+        let inbox = Arc::clone(&self.inbox);
+        tokio::select! {
+            biased;
+            _ = self.commands.recv_many(&mut group, GROUP_COMMANDS) => {}
+            Some(arrival) = self.arrivals.recv(), if !is_paused => news.arrivals.push(arrival),
+            () = inbox.filled(), if !is_paused => {}
+            () = repair.notified(), if !is_paused => news.repair = true,
+            () = tokio::time::sleep_until(self.paused_until.unwrap_or_else(Instant::now)), if is_paused => {
+                self.paused_until = None;
+            }
+            () = std::future::ready(()), if has_more => {}
+        }
+        if !is_paused {
+            news.announced = self.inbox.take();
+            news.arrivals.extend(std::iter::from_fn(|| self.arrivals.try_recv().ok()));
+        }
+        (group, news)
     }
 
     fn on_stop(&mut self, late: Vec<Cmd>) {
@@ -154,6 +251,8 @@ impl Worker {
                 let effects = state.handle(event, transaction.as_read())?;
                 effects.apply(transaction)?;
                 done.changes.extend(effects.changes);
+                done.made.extend(effects.made);
+                done.stored.extend(effects.made);
                 Ok::<_, core::Error>(())
             };
             for command in group {
@@ -193,7 +292,7 @@ impl Worker {
     }
 
     /// After a failed transaction the store, which it did not touch, is the truth.
-    fn reload(&mut self) {
+    pub(super) fn reload(&mut self) {
         match kv::read(&*self.kv, State::load) {
             Ok(state) => self.state = state,
             Err(cause) => error!(target: "crdt", "error reading the state again: {cause}"),
@@ -203,29 +302,38 @@ impl Worker {
     fn commit_batch(&mut self, why: &'static str) -> Result<(), Error> {
         let n_items = self.n_batched;
         let state = &mut self.state;
-        let changes = kv::write(&*self.kv, |transaction| {
+        let (changes, made) = kv::write(&*self.kv, |transaction| {
             let effects = state.handle(Event::Commit, transaction.as_read())?;
             effects.apply(transaction)?;
-            Ok::<_, core::Error>(effects.changes)
+            Ok::<_, core::Error>((effects.changes, effects.made))
         })
         .map_err(from_core)?;
         self.n_batched = 0;
-        self.tell(Done { changes, commits: vec![(why, n_items)] });
+        let made: Vec<Cid> = made.into_iter().collect();
+        self.tell(Done { changes, stored: made.clone(), made, commits: vec![(why, n_items)] });
         Ok(())
     }
 
     /// Tells what is now durable: the heads, then the changes in order.
-    fn tell(&mut self, done: Done) {
+    pub(super) fn tell(&mut self, done: Done) {
         for (why, n_items) in &done.commits {
             info!(target: "crdt", "batch commit ({why}): {n_items} items");
         }
         self.set_due(!done.commits.is_empty());
-        let heads = self.state.heads().list();
-        self.heads.send_if_modified(|told| {
-            let is_new = *told != heads;
-            *told = heads;
-            is_new
-        });
+        if !done.stored.is_empty() {
+            let heads = self.state.heads().list();
+            self.replication.recent.add(&heads);
+            self.unheard.on_heads(&done.made, &heads);
+            self.heads.send_if_modified(|told| {
+                let is_new = *told != heads;
+                *told = heads;
+                is_new
+            });
+            (self.on_stored)(&done.stored);
+        }
+        if !done.made.is_empty() {
+            self.n_made.send_modify(|n_made| *n_made += done.made.len());
+        }
         for change in done.changes {
             if let Some(event) = to_event(change)
                 && self.events.blocking_send(event).is_err()

@@ -146,8 +146,10 @@ pub struct Effects {
     pub more: bool,
     /// Nodes that were left out, and why, for the log.
     pub skipped: Vec<(Cid, Error)>,
-    /// Nodes of others that were merged.
-    pub n_merged: usize,
+    /// Nodes that are given up for now: those that could not be had, or not be read.
+    pub given_up: Vec<Fetch>,
+    /// A node of somebody else that was merged.
+    pub merged: Option<Cid>,
 }
 
 /// A block to get.

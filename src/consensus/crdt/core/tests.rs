@@ -170,8 +170,9 @@ fn recorded_histories_end_as_in_the_reference() {
     for line in include_str!("../../../../fixtures/crdt/histories.jsonl").lines() {
         let mut history: Value = serde_json::from_str(line).unwrap();
         let replica = replay(&history);
-        history["expected"].as_object_mut().unwrap().remove("listed");
+        // where a ruling asks for more than the reference does
         let ours = if history["ours"].is_null() { "expected" } else { "ours" };
+        history[ours].as_object_mut().unwrap().remove("listed");
         let (found, expected) = (replica.describe(), &history[ours]);
         assert_eq!(found, *expected, "history {}", history["name"]);
         n_histories += 1;

@@ -158,10 +158,9 @@ impl Walk {
     }
 
     fn resume_below(&mut self, tip: &Cid) {
-        let mut stalled: Vec<Cid> =
-            self.stalled.iter().filter(|cid| self.claims.get(*cid) == Some(tip)).copied().collect();
+        let claims = &self.claims;
+        let mut stalled: Vec<Cid> = self.stalled.extract_if(|cid| claims.get(cid) == Some(tip)).collect();
         stalled.sort_unstable();
-        self.stalled.retain(|cid| !stalled.contains(cid));
         self.ready.extend(stalled);
     }
 
@@ -267,15 +266,16 @@ impl State {
     }
 
     fn give_up(&mut self, cid: Cid, effects: &mut Effects) {
-        match self.walk.claims.get(&cid) {
-            Some(tip) if *tip == cid => self.walk.forget_unfetched(&cid),
-            Some(_) => {
+        let Some(tip) = self.walk.claims.get(&cid).copied() else { return };
+        effects.given_up.push(Fetch { cid, tip });
+        match tip {
+            tip if tip == cid => self.walk.forget_unfetched(&cid),
+            _ => {
                 self.walk.stalled.insert(cid);
                 if self.walk.dirt == Dirt::None {
                     self.walk.set_dirt(Dirt::Unfinished, effects);
                 }
             }
-            None => {}
         }
     }
 
@@ -334,7 +334,7 @@ impl State {
         let multihash = blocks::key(&cid);
         set::merge(&node.delta, &multihash, view, effects)?;
         effects.put(Table::Blocks, multihash, blocks::row(data, true));
-        effects.n_merged += 1;
+        effects.merged = Some(cid);
         self.walk.release(&cid, effects);
         if tip == cid {
             let height = node.delta.priority;
