@@ -185,7 +185,8 @@ impl Worker {
                 self.announce();
             }
             SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
-                if !self.on_relay_listener_closed(listener_id) {
+                let was_relayed = self.on_relay_listener_closed(listener_id);
+                if !was_relayed {
                     error!(target: "cluster", ?addresses, ?reason, "no longer listening");
                 }
             }

@@ -54,7 +54,7 @@ use self::replicate::{Recent, Replication};
 use self::trust::Trust;
 use self::unheard::Unheard;
 pub use self::view::SetReads;
-use self::worker::{Batching, Cmd, SHUTTING_DOWN, Worker, WorkerArgs};
+use self::worker::{Batching, Cmd, OnStored, SHUTTING_DOWN, Worker, WorkerArgs};
 use super::{Consensus, Error, PinsetEvent};
 use crate::net::Network;
 use crate::state::Pinset;
@@ -356,7 +356,7 @@ fn spawn_repair(tasks: &Tasks, interval: Duration, repair: Arc<Notify>) {
 }
 
 /// What a worker does with nodes it has stored: peers that wait for one get it.
-fn on_stored(network: Option<Network>) -> Arc<dyn Fn(&[Cid]) + Send + Sync> {
+fn on_stored(network: Option<Network>) -> OnStored {
     match network {
         Some(network) => Arc::new(move |cids| network.blocks_stored(cids)),
         None => Arc::new(|_| {}),

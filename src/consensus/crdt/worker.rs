@@ -43,6 +43,9 @@ pub(super) enum Cmd {
     Stop,
 }
 
+/// Hears of nodes that are stored, durably.
+pub(super) type OnStored = Arc<dyn Fn(&[Cid]) + Send + Sync>;
+
 /// What a worker is made of.
 pub(super) struct WorkerArgs {
     pub(super) kv: Arc<dyn Kv>,
@@ -55,8 +58,8 @@ pub(super) struct WorkerArgs {
     pub(super) repair: Arc<Notify>,
     pub(super) replication: Replication,
     pub(super) unheard: Arc<Unheard>,
-    /// Hears of nodes that are stored, durably: somebody may wait for them.
-    pub(super) on_stored: Arc<dyn Fn(&[Cid]) + Send + Sync>,
+    /// Somebody may wait for a node.
+    pub(super) on_stored: OnStored,
 }
 
 pub(super) struct Worker {
@@ -68,7 +71,7 @@ pub(super) struct Worker {
     repair: Arc<Notify>,
     pub(super) replication: Replication,
     unheard: Arc<Unheard>,
-    on_stored: Arc<dyn Fn(&[Cid]) + Send + Sync>,
+    on_stored: OnStored,
     /// Where the store refused what others wrote: when to go on.
     paused_until: Option<Instant>,
     events: mpsc::Sender<PinsetEvent>,
