@@ -37,6 +37,7 @@ pub(super) fn behaviour(keypair: &Keypair, settings: &GossipSettings) -> Result<
     let degree = settings.degree_factor.clamp(1, 1000);
     let mut builder = ConfigBuilder::default();
     builder
+        .support_floodsub()
         .validate_messages()
         .validation_mode(ValidationMode::Strict)
         .message_id_fn(message_id)

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod daily;
+mod frames;
 mod interop;
 mod interop_net;
 mod lab;
