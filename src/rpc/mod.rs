@@ -56,8 +56,8 @@ pub enum Error {
     #[error("failed to dial: {0}")]
     Dial(net::Error),
     /// There is no stream to the other peer.
-    #[error("{0}")]
-    Network(net::Error),
+    #[error("failed to open stream: {0}")]
+    Open(net::Error),
     /// It did not answer in time.
     #[error("context deadline exceeded")]
     Deadline(Duration),
@@ -79,7 +79,7 @@ impl From<net::Error> for Error {
     fn from(error: net::Error) -> Self {
         match error {
             net::Error::Dial { .. } => Self::Dial(error),
-            other => Self::Network(other),
+            other => Self::Open(other),
         }
     }
 }

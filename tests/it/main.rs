@@ -6,6 +6,7 @@ mod frames;
 mod interop;
 mod interop_net;
 mod lab;
+mod members;
 mod net;
 mod oracle;
 mod restart;

@@ -140,6 +140,11 @@ impl Peer {
 
     /// Starts the daemon and waits until its REST API answers.
     pub(crate) async fn start(&mut self) {
+        self.start_with(&[]).await;
+    }
+
+    /// As [`Peer::start`], with more arguments.
+    pub(crate) async fn start_with(&mut self, args: &[&str]) {
         for name in ["rest", "proxy"] {
             // what a killed peer leaves behind
             let _ = std::fs::remove_file(self.path(name));
@@ -149,6 +154,7 @@ impl Peer {
             .arg("--config")
             .arg(self.folder.path())
             .arg("daemon")
+            .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -174,6 +180,11 @@ impl Peer {
     /// One request to the REST API.
     pub(crate) async fn rest(&self, method: &str, target: &str) -> Reply {
         send(&self.client("rest"), method, target).await.unwrap()
+    }
+
+    /// The process of a started peer.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
     }
 
     /// Ends the process as kill -9 does.
