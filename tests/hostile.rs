@@ -19,7 +19,7 @@ use self::targets::{TARGETS, Target};
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// Mutated inputs for each target in an ordinary run.
-const N_INPUTS: u64 = 2000;
+const N_INPUTS: u64 = 1000;
 
 /// Longest input.
 const MAX_INPUT_BYTES: usize = 16 << 10;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use cluster_compat::types::{Cid, PeerId};
 use ipfs_cluster::consensus::crdt::core::{self, Event, State, keys};
 use ipfs_cluster::store::{Mem, kv};
+use ipfs_cluster::wire::bitswap_pb::{Builder, Message, Part};
 use ipfs_cluster::wire::msgpack::{Reader, Scanner};
 use ipfs_cluster::wire::{add, call, crdt_pb, gc, id, key, metric, pin, pin_pb, status};
 use serde_json::Value;
@@ -33,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "crdt-heads", run: crdt_heads, seeds: heads, max_growth: 80 },
     Target { name: "crdt-core", run: crdt_core, seeds: nodes, max_growth: usize::MAX },
     Target { name: "keys", run: all_keys, seeds: texts_of_keys, max_growth: 20 },
+    Target { name: "bitswap", run: a_bitswap_message, seeds: bitswap_messages, max_growth: 20 },
     Target { name: "pin-protobuf", run: pin_protobuf, seeds: pins_as_protobuf, max_growth: 120 },
     Target { name: "pin-msgpack", run: pin_msgpack, seeds: pins_as_msgpack, max_growth: 40 },
     Target { name: "metric", run: a_metric, seeds: metrics, max_growth: 20 },
@@ -56,6 +58,37 @@ fn crdt_node(data: &[u8]) {
 fn crdt_heads(data: &[u8]) {
     if let Ok(heads) = crdt_pb::decode_heads(data) {
         assert_eq!(crdt_pb::decode_heads(&crdt_pb::encode_heads(&heads)), Ok(heads));
+    }
+}
+
+/// What is in a message is in the one built of its parts, kind by kind in the same order.
+fn a_bitswap_message(data: &[u8]) {
+    let Ok(message) = Message::decode(data) else { return };
+    let mut builder = Builder::default();
+    if message.is_full {
+        builder.full();
+    }
+    builder.pending_bytes(message.pending_bytes);
+    for part in message.parts() {
+        match part {
+            Part::Entry(entry) => builder.entry(&entry),
+            Part::OldBlock(data) => builder.old_block(data),
+            Part::Block { prefix, data } => builder.block(prefix, data),
+            Part::Presence { cid, has } => builder.presence(cid, has),
+        }
+    }
+    let built = builder.build();
+    let prefix = built.iter().take_while(|byte| **byte >= 0x80).count() + 1;
+    let again = Message::decode(&built[prefix..]).expect("a message we have built can be read");
+    assert_eq!((again.is_full, again.pending_bytes), (message.is_full, message.pending_bytes));
+    let kinds: [fn(&Part<'_>) -> bool; 4] = [
+        |part| matches!(part, Part::Entry(_)),
+        |part| matches!(part, Part::OldBlock(_)),
+        |part| matches!(part, Part::Block { .. }),
+        |part| matches!(part, Part::Presence { .. }),
+    ];
+    for is_kind in kinds {
+        assert!(message.parts().filter(is_kind).eq(again.parts().filter(is_kind)));
     }
 }
 
@@ -83,12 +116,12 @@ fn a_metric(data: &[u8]) {
     }
 }
 
-/// Finds the end of the first value at once, and again when the bytes come one by one.
+/// Finds the end of the first value at once, and again when the bytes come piece by piece.
 fn any_msgpack(data: &[u8]) {
     let whole = Scanner::new().scan(data);
     let mut scanner = Scanner::new();
     let mut piecewise = Ok(None);
-    for end in 0..=data.len() {
+    for end in (0..=data.len()).step_by(1 + data.len() / 512).chain([data.len()]) {
         piecewise = scanner.scan(&data[..end]);
         if !matches!(piecewise, Ok(None)) {
             break;
@@ -243,6 +276,15 @@ fn heads() -> Vec<Vec<u8>> {
     heads
 }
 
+fn bitswap_messages() -> Vec<Vec<u8>> {
+    let file: Value = serde_json::from_str(&fixture("wire/bitswap.json")).expect("fixtures are JSON");
+    let messages = file["messages"].as_array().cloned().unwrap_or_default();
+    let mut messages: Vec<_> = messages.iter().map(|message| bytes_of(&message["frame"])).collect();
+    messages.push(flood(0x0a, &[0x0a, 6, 0x0a, 4, 1, 0x55, 0, 0]));
+    messages.push([0x22, 6, 0x0a, 4, 1, 0x55, 0, 0].repeat(1000));
+    messages
+}
+
 fn texts_of_keys() -> Vec<Vec<u8>> {
     items("wire/pins.json", |item| vec![item["key"].as_str().unwrap_or_default().into()])
 }
@@ -279,10 +321,10 @@ fn calls() -> Vec<Vec<u8>> {
         let mut list = vec![0x81, 0xa0 | field.len() as u8];
         list.extend_from_slice(field.as_bytes());
         for item in [0x80, 0x90, 0xa0, 0xc0] {
-            calls.push([&list[..], &[0xdc, 0x1f, 0x40], &[item; 8000]].concat());
+            calls.push([&list[..], &[0xdc, 0x05, 0xdc], &[item; 1500]].concat());
         }
     }
-    calls.push(vec![0x91; 8000]);
+    calls.push(vec![0x91; 1500]);
     calls
 }
 

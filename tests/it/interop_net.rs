@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_compat::config::Cluster;
-use cluster_compat::types::PeerId;
-use ipfs_cluster::net::{Message, Network, NetworkArgs, PeerEvent};
+use cluster_compat::types::{Cid, PeerId};
+use ipfs_cluster::net::{Blocks, Message, Network, NetworkArgs, PeerEvent};
 use ipfs_cluster::task::Tasks;
+use ipfs_cluster::wire::crdt_pb::node_cid;
 use libp2p::identity::Keypair;
 use tokio::sync::mpsc;
 
@@ -116,4 +117,56 @@ async fn a_peer_of_another_secret_or_of_none_is_refused_both_ways() {
         assert_ne!(go.try_run(&format!("connect {addr}")).await["error"], "");
         assert!(ours.network.connected_peers().is_empty());
     }
+}
+
+struct Served(Vec<Vec<u8>>);
+
+impl Blocks for Served {
+    fn block(&self, cid: &Cid) -> Option<Vec<u8>> {
+        self.0.iter().find(|block| node_cid(block) == *cid).cloned()
+    }
+}
+
+/// The bytes of a block that makes no sense to anybody.
+fn block(n: usize, length: usize) -> Vec<u8> {
+    (0..length).map(|i| (i * 31 + n) as u8).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_of_every_size_go_both_ways_and_late_ones_too() {
+    let ours = start("/ip4/127.0.0.1/tcp/0", true).await;
+    let Some(mut go) = Scripted::start(&[]).await else { return };
+    // around the size up to which a wanted block is sent unasked, and large ones
+    let blocks: Vec<_> = [0, 1, 100, 1023, 1024, 1025, 70_000, 1 << 20, 2 << 20]
+        .into_iter()
+        .enumerate()
+        .map(|(n, length)| block(n, length))
+        .collect();
+    ours.network.serve_blocks(Arc::new(Served(blocks.clone())));
+    let peer = ours.network.add_addr(&go.addr).unwrap();
+    ours.network.dial(peer).await.unwrap();
+    for block in &blocks {
+        let fetched = go.run(&format!("fetch {}", node_cid(block))).await;
+        assert_eq!(fetched["block"].as_str().unwrap().len(), 2 * block.len());
+        assert_eq!(fetched["block"], hex::encode(block));
+    }
+
+    for (n, length) in [(100, 1), (101, 5), (102, 1025), (103, 2 << 20)] {
+        let (block, cid) = (block(n, length), node_cid(&block(n, length)));
+        go.run(&format!("block {}", hex::encode(&block))).await;
+        let fetched = tokio::time::timeout(LIMIT, ours.network.fetch_block(cid, &[go.id])).await;
+        let fetched =
+            fetched.unwrap_or_else(|_| panic!("no block of {length} bytes comes\n{}", go.last_events()));
+        assert_eq!(fetched.unwrap(), block, "block of {length} bytes");
+    }
+
+    // one that is not there when it is asked for
+    let (late, cid) = (block(200, 300), node_cid(&block(200, 300)));
+    let fetch = ours.network.fetch_block(cid, &[]);
+    let serve = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        go.run(&format!("block {}", hex::encode(&late))).await;
+    };
+    let (fetched, ()) = tokio::join!(tokio::time::timeout(LIMIT, fetch), serve);
+    assert_eq!(fetched.expect("the block comes late").unwrap(), late);
 }

@@ -4,13 +4,12 @@
 mod daily;
 mod frames;
 mod interop;
+mod interop_go;
 mod interop_net;
 mod lab;
 mod members;
 mod net;
 mod oracle;
 mod restart;
-#[allow(dead_code, reason = "the rest is for the tests of replication")]
 mod scripted;
-#[allow(dead_code, reason = "the rest is for the tests of replication")]
 mod support;
