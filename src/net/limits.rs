@@ -46,7 +46,7 @@ impl Resources {
     /// Resolves zeros as the reference does, and says what came of it.
     pub(super) fn new(config: &config::ResourceManager) -> Self {
         if !config.enabled {
-            info!(target: "clusterhost", "go-libp2p Resource Manager DISABLED");
+            info!(target: "cluster", "go-libp2p Resource Manager DISABLED");
             return Self { max_connections: None, max_incoming: None };
         }
         let max_memory_bytes = match config.memory_limit_bytes {
@@ -58,7 +58,7 @@ impl Resources {
             limit => limit,
         };
         info!(
-            target: "clusterhost",
+            target: "cluster",
             "go-libp2p Resource Manager ENABLED: Limits based on max_memory: {}, max_fds: {max_files}",
             bytes(max_memory_bytes)
         );

@@ -2,6 +2,7 @@
 //!
 //! Pure: instants are arguments. Bounded: a peer that lies about its addresses costs a fixed amount.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -46,10 +47,21 @@ impl Known {
     }
 }
 
+/// Orders instants, of which `None` is the last.
+fn last(a: &Option<Instant>, b: &Option<Instant>) -> Ordering {
+    match (a, b) {
+        (None, None) => Ordering::Equal,
+        (None, Some(_)) => Ordering::Greater,
+        (Some(_), None) => Ordering::Less,
+        (Some(a), Some(b)) => a.cmp(b),
+    }
+}
+
 impl Peerstore {
-    /// Remembers an address (without `/p2p`); it never counts for less than it did. `None` is for ever.
+    /// Remembers an address (without `/p2p`); it never counts for less than it did. `None` is for ever. Where there is
+    /// no room, what would be forgotten first makes some.
     pub(super) fn add(&mut self, peer: PeerId, addr: Multiaddr, ttl: Option<Duration>, now: Instant) {
-        if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&peer) {
+        if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&peer) && !self.make_room() {
             return;
         }
         let until = ttl.map(|ttl| now + ttl);
@@ -58,7 +70,21 @@ impl Peerstore {
             *old = old.zip(until).map(|(old, until)| old.max(until));
         } else if known.addrs.len() < MAX_ADDRS_PER_PEER {
             known.addrs.push((addr, until));
+        } else {
+            let passing = known.addrs.iter_mut().filter(|(_, until)| until.is_some());
+            if let Some(first) = passing.min_by_key(|(_, until)| *until) {
+                *first = (addr, until);
+            }
         }
+    }
+
+    /// Forgets the peer that would be forgotten first. Tells whether there is one.
+    fn make_room(&mut self) -> bool {
+        let until = |known: &Known| known.addrs.iter().map(|(_, until)| *until).max_by(last);
+        let passing = self.peers.iter().filter(|(_, known)| !known.is_connected);
+        let passing = passing.filter_map(|(peer, known)| Some((until(known)??, *peer)));
+        let Some((_, peer)) = passing.min_by_key(|(until, _)| *until) else { return false };
+        self.peers.remove(&peer).is_some()
     }
 
     /// Ranks a peer for the first connections: 0 goes first.
@@ -191,6 +217,22 @@ mod tests {
     }
 
     #[test]
+    fn many_peers_cannot_push_out_those_that_count() {
+        let (wanted, connected, now) = (PeerId::random(), PeerId::random(), Instant::now());
+        let mut store = Peerstore::default();
+        store.add(wanted, addr("/ip4/10.0.0.1/tcp/1"), None, now);
+        store.add(connected, addr("/ip4/10.0.0.2/tcp/1"), Some(RECENT_TTL), now);
+        store.set_connected(&connected, true, now);
+        let first = PeerId::random();
+        store.add(first, addr("/ip4/10.0.0.3/tcp/1"), Some(RECENT_TTL), now);
+        for _ in 0..MAX_PEERS + 10 {
+            store.add(PeerId::random(), addr("/ip4/10.0.0.3/tcp/1"), Some(2 * RECENT_TTL), now);
+        }
+        assert_eq!(store.by_priority(now).len(), MAX_PEERS);
+        assert_eq!([wanted, connected, first].map(|peer| store.addrs(&peer, now).len()), [1, 1, 0]);
+    }
+
+    #[test]
     fn a_peer_cannot_fill_the_store() {
         let (peer, now) = (PeerId::random(), Instant::now());
         let mut store = Peerstore::default();
@@ -198,5 +240,13 @@ mod tests {
             store.add(peer, addr(&format!("/ip4/10.0.0.1/tcp/{port}")), None, now);
         }
         assert_eq!(store.addrs(&peer, now).len(), MAX_ADDRS_PER_PEER);
+        // passing addresses give way to new ones
+        let (other, new) = (PeerId::random(), addr("/ip4/10.0.0.2/tcp/1"));
+        for port in 0..1000 {
+            store.add(other, addr(&format!("/ip4/10.0.0.1/tcp/{port}")), Some(RECENT_TTL), now);
+        }
+        store.add(other, new.clone(), Some(RECENT_TTL), now + RECENT_TTL / 2);
+        assert_eq!(store.addrs(&other, now).len(), MAX_ADDRS_PER_PEER);
+        assert!(store.addrs(&other, now).contains(&new));
     }
 }

@@ -21,7 +21,7 @@ use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Swarm, identify, ping, relay, swarm};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
 use self::dial::Dial;
 use self::reach::Reachability;
@@ -185,10 +185,7 @@ impl Worker {
                 self.announce();
             }
             SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
-                let was_relayed = self.on_relay_listener_closed(listener_id);
-                if !was_relayed {
-                    error!(target: "cluster", ?addresses, ?reason, "no longer listening");
-                }
+                self.on_listener_closed(listener_id, &addresses, reason);
             }
             SwarmEvent::ListenerError { error, .. } => warn!(target: "cluster", "listener: {error}"),
             _ => {}

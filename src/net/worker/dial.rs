@@ -207,9 +207,6 @@ impl Worker {
         };
         debug!(target: "pstoremgr", %peer, "cannot connect: {}", reason(error));
         let is_connected = self.swarm.is_connected(&peer);
-        if !is_connected {
-            self.shared.peerstore().set_priority(peer, UNREACHABLE);
-        }
         if is_connected {
             self.end_dial(&peer, Ok(()));
         } else if !self.is_searched(&peer) {
@@ -221,6 +218,9 @@ impl Worker {
     /// Answers those who wait, and goes on with the rounds.
     pub(super) fn end_dial(&mut self, peer: &PeerId, result: Result<(), String>) {
         if let Some(dial) = self.dials.remove(peer) {
+            if result.is_err() {
+                self.shared.peerstore().set_priority(*peer, UNREACHABLE);
+            }
             for respond_to in dial.waiting {
                 let result = result.clone().map_err(|reason| Error::Dial { peer: *peer, reason });
                 let _ = respond_to.send(result);

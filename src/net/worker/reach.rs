@@ -5,13 +5,14 @@
 //! does not answer, and relays for nobody.
 
 use std::collections::{BTreeSet, HashMap};
+use std::io;
 
 use cluster_compat::types::{Multiaddr, PeerId};
 use libp2p::autonat::v1::NatStatus;
 use libp2p::core::transport::ListenerId;
 use libp2p::multiaddr::Protocol;
 use libp2p::{StreamProtocol, autonat, dcutr, kad, relay, upnp};
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
 use super::Worker;
 use crate::net::addrs::{self, Reach};
@@ -170,12 +171,20 @@ impl Worker {
         }
     }
 
-    /// A listener ended. Tells whether it was one at a relay; another relay is looked for later.
-    pub(super) fn on_relay_listener_closed(&mut self, id: ListenerId) -> bool {
-        let Some(relay) = self.reach.reservations.remove(&id) else { return false };
-        debug!(target: "relay", %relay, "no longer listening at a relay");
-        // it may have refused; it is remembered again when it is identified anew
-        self.reach.relays.remove(&relay);
-        true
+    /// A listener ended. After one at a relay another relay is looked for later.
+    pub(super) fn on_listener_closed(
+        &mut self,
+        id: ListenerId,
+        addrs: &[Multiaddr],
+        reason: Result<(), io::Error>,
+    ) {
+        match self.reach.reservations.remove(&id) {
+            Some(relay) => {
+                debug!(target: "relay", %relay, ?reason, "no longer listening at a relay");
+                // it may have refused; it is remembered again when it is identified anew
+                self.reach.relays.remove(&relay);
+            }
+            None => error!(target: "cluster", ?addrs, ?reason, "no longer listening"),
+        }
     }
 }

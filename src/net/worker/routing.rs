@@ -15,6 +15,9 @@ use crate::net::peerstore::RECENT_TTL;
 /// Searches at the same time; whoever wants one more goes without.
 const MAX_SEARCHES: usize = 64;
 
+/// Addresses of one peer in a table.
+const MAX_ADDRS_PER_PEER: usize = 16;
+
 /// Searches under way.
 #[derive(Debug, Default)]
 pub(super) struct Searches {
@@ -73,7 +76,11 @@ impl Worker {
                 debug!(target: "dht", %peer, "too many peers of one network in the routing table");
                 continue;
             }
-            for addr in addrs {
+            // the table keeps what it was told before, which must not pile up
+            if n_addrs(dht, &peer) + addrs.len() > MAX_ADDRS_PER_PEER {
+                dht.remove_peer(&peer);
+            }
+            for addr in addrs.into_iter().take(MAX_ADDRS_PER_PEER) {
                 dht.add_address(&peer, addr);
             }
         }
@@ -120,6 +127,11 @@ impl Worker {
             Scope::Lan => &mut behaviour.lan,
         }
     }
+}
+
+fn n_addrs(dht: &mut Dht, peer: &PeerId) -> usize {
+    let Some(bucket) = dht.kbucket(*peer) else { return 0 };
+    bucket.iter().find(|entry| entry.node.key.preimage() == peer).map_or(0, |entry| entry.node.value.len())
 }
 
 fn has_room(dht: &mut Dht, peer: &PeerId, addrs: &[Multiaddr]) -> bool {
