@@ -42,6 +42,7 @@ impl TestPeer {
         let config = Cluster {
             listen_multiaddress: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
             dial_peer_timeout: cluster_compat::go::time::Duration::from_secs(5),
+            mdns_interval: cluster_compat::go::time::Duration::from_secs(0),
             ..Cluster::default()
         };
         let tasks = Tasks::new();

@@ -1,6 +1,7 @@
 //! Rooms working together, peers beside peers, and whole peers as an operator runs them.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod bitswap;
 mod daily;
 mod frames;
 mod interop;
