@@ -10,6 +10,7 @@ use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{autonat, connection_limits, dcutr, gossipsub, identify, ping, relay, upnp};
 
 use super::dht::{Dht, Scope};
+use super::observed::Identify;
 use super::streams::{self, Streams};
 use super::{Error, GossipSettings, dht, gossip};
 
@@ -48,7 +49,7 @@ pub(super) struct BehaviourArgs<'a> {
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     pub(super) limits: connection_limits::Behaviour,
-    pub(super) identify: identify::Behaviour,
+    pub(super) identify: Identify,
     pub(super) ping: ping::Behaviour,
     pub(super) gossip: gossipsub::Behaviour,
     pub(super) wan: Dht,
@@ -86,7 +87,7 @@ impl Behaviour {
         });
         Ok(Self {
             limits: connection_limits::Behaviour::new(args.limits),
-            identify: identify::Behaviour::new(identify),
+            identify: Identify::new(identify),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_EVERY)),
             gossip: gossip::behaviour(keypair, &args.gossip)?,
             wan: dht::behaviour(local_peer, Scope::Wan),

@@ -7,7 +7,7 @@
 //!                    answers, no await)   └─▶ subscriptions: one bounded channel per topic
 //! ```
 //!
-//! `addrs`, `peerstore`, `bootstrap` and `limits` decide and do nothing: no sockets, no clock.
+//! `addrs`, `peerstore`, `bootstrap`, `dht` and `limits` decide and do nothing: no sockets, no clock.
 //!
 //! Invariants: a queue to or from the swarm is bounded; a topic nobody else subscribes to costs nothing to publish
 //! on (no signature, no command); no lock of [`Shared`] is held over an await; what a peer sends is never delivered
@@ -23,6 +23,7 @@ mod dnsaddr;
 mod gossip;
 mod limits;
 mod mdns;
+mod observed;
 mod peerstore;
 mod strangers;
 mod streams;
