@@ -84,14 +84,14 @@ impl Mdns {
     pub(super) async fn run(mut self, stop: CancellationToken) {
         match (socket(Domain::IPV4), socket(Domain::IPV6)) {
             (Err(e), Err(_)) => {
-                warn!(target: "mdns", "mDNS discovery is off: cannot open port {PORT}: {e}");
+                warn!(target: "cluster", "mDNS discovery is off: cannot open port {PORT}: {e}");
                 return;
             }
             (v4, v6) => (self.v4, self.v6) = (v4.ok(), v6.ok()),
         }
         self.join();
         if self.joined_v4.is_empty() && self.joined_v6.is_empty() {
-            warn!(target: "mdns", "no interface takes part in multicast yet: mDNS discovery finds nobody");
+            warn!(target: "cluster", "no interface takes part in multicast yet: mDNS discovery finds nobody");
         }
         let (mut from_v4, mut from_v6) = (vec![0; MAX_PACKET_BYTES], vec![0; MAX_PACKET_BYTES]);
         let mut pause = FIRST_PAUSE;
