@@ -37,6 +37,7 @@ mod path;
 mod peers;
 mod pin;
 mod recover;
+mod repin;
 mod serve;
 mod status;
 

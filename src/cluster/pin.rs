@@ -9,17 +9,23 @@ use super::{Cluster, failed};
 
 impl Cluster {
     /// The one entry to the pinset: checks, fills in, allocates, writes. Returns the pin as submitted.
-    pub(super) async fn submit(
-        &self,
-        mut pin: Pin,
-        blacklist: &[cluster_compat::types::PeerId],
-    ) -> Result<Pin> {
+    pub(super) async fn submit(&self, pin: Pin, blacklist: &[cluster_compat::types::PeerId]) -> Result<Pin> {
         self.refuse_follower()?;
         if let Some(from) = pin.options.pin_update
             && from != pin.cid
         {
             return self.update(from, pin.cid, &pin.options).await;
         }
+        self.submit_anew(pin, blacklist).await
+    }
+
+    /// As [`Cluster::submit`], whatever pin it was once copied from.
+    pub(super) async fn submit_anew(
+        &self,
+        mut pin: Pin,
+        blacklist: &[cluster_compat::types::PeerId],
+    ) -> Result<Pin> {
+        self.refuse_follower()?;
         let existing = self.stored(&pin.cid)?;
         self.normalise(&mut pin);
         check_factors(&pin.options)?;
