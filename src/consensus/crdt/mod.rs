@@ -16,7 +16,8 @@
 //! - An acknowledged write is on disk; without batching it is also listed. With batching it is in the journal until
 //!   its batch becomes a node, and a restart goes on with it.
 //! - Events are sent in the order of the writes, after they are durable and before they are acknowledged.
-//! - Each unbatched write is a node of its own over the node before it, as in the reference.
+//! - Without batching, a write that waits alone is a node of its own, as in the reference; writes that wait for the
+//!   same transaction share one. A chain of nodes is what costs others time: an original takes 20 ms for each.
 
 mod announce;
 pub mod core;

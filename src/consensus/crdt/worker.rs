@@ -1,5 +1,6 @@
 //! The thread that owns the writes: takes waiting commands as one group, one transaction, one fsync.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -258,12 +259,27 @@ impl Worker {
                 done.stored.extend(effects.made);
                 Ok::<_, core::Error>(())
             };
+            let mut common = HashSet::new();
             for command in group {
                 match (command, batching) {
-                    (Cmd::Write { key, value: Some(value), .. }, None) => {
+                    // a write that waited alone is a node of its own, as in the reference
+                    (Cmd::Write { key, value: Some(value), .. }, None) if group.len() == 1 => {
                         handle(Event::Put { key, value }, &mut done)?;
                     }
-                    (Cmd::Write { key, value: None, .. }, None) => handle(Event::Delete { key }, &mut done)?,
+                    (Cmd::Write { key, value: None, .. }, None) if group.len() == 1 => {
+                        handle(Event::Delete { key }, &mut done)?;
+                    }
+                    (Cmd::Write { key, value, .. }, None) => {
+                        // which of two writes of one key counts, replicas agree on only across nodes
+                        if !common.insert(key.as_str()) {
+                            handle(Event::Commit, &mut done)?;
+                            common = HashSet::from([key.as_str()]);
+                        }
+                        handle(
+                            Event::Queue { key, value: value.as_deref(), is_journalled: false },
+                            &mut done,
+                        )?;
+                    }
                     (Cmd::Write { key, value, .. }, Some(batching)) => {
                         let value = value.as_deref();
                         handle(Event::Queue { key, value, is_journalled: true }, &mut done)?;
@@ -281,6 +297,9 @@ impl Worker {
                     }
                     (Cmd::BatchAge(_) | Cmd::Stop, _) => {}
                 }
+            }
+            if !common.is_empty() {
+                handle(Event::Commit, &mut done)?;
             }
             Ok::<_, core::Error>(done)
         });

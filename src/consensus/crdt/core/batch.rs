@@ -46,6 +46,10 @@ impl Batch {
         self.n_items
     }
 
+    pub(super) fn has_write_of(&self, key: &str) -> bool {
+        self.n_by_key.get(key).is_some_and(|n| *n > 0)
+    }
+
     pub(super) fn is_too_large(&self) -> bool {
         self.delta_bytes > MAX_DELTA_BYTES
     }

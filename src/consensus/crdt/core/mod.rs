@@ -81,7 +81,8 @@ pub enum Event<'a> {
         key: &'a str,
         /// The value to write.
         value: Option<&'a [u8]>,
-        /// Whether the item must survive a restart before the commit.
+        /// Whether the item must survive a restart before the commit. Where it need not, a delete that has nothing
+        /// to delete adds nothing.
         is_journalled: bool,
     },
     /// Make a node of the pending batch.
@@ -237,6 +238,8 @@ impl State {
                 self.make_node(delta, view, &mut effects)?;
             }
             Event::Delete { key } => self.on_delete(key, view, &mut effects)?,
+            // nothing to delete, in a batch that is made in one go: as [`Event::Delete`]
+            Event::Queue { key, value: None, is_journalled: false } if !self.has_living(key, view)? => {}
             Event::Queue { key, value, is_journalled } => {
                 self.batch.add(key, value, is_journalled, view, &mut effects)?;
                 if self.batch.is_too_large() {
@@ -270,6 +273,10 @@ impl State {
         }
         let tombstones = ids.iter().map(|id| Element { key, id, value: b"" }).collect();
         self.make_node(Delta { tombstones, ..Delta::default() }, view, effects)
+    }
+
+    fn has_living(&self, key: &str, view: &dyn KvRead) -> Result<bool, Error> {
+        Ok(self.batch.has_write_of(key) || !set::living_ids(key, view)?.is_empty())
     }
 
     fn on_commit(&mut self, view: &dyn KvRead, effects: &mut Effects) -> Result<(), Error> {
