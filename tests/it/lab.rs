@@ -245,7 +245,7 @@ async fn a_burst_among_ours_is_everywhere_at_once() {
     let (first, second) = futures::join!(lab.burst(0, 5000, 200), lab.burst(1, 6000, 200));
     expected.extend(first);
     expected.extend(second);
-    check("bursts of 200 by two at once", &lab.all_list(&expected).await, Duration::from_secs(1));
+    check("bursts of 200 by two at once", &lab.all_list(&expected).await, PROMPT);
 }
 
 /// An original drops announcements, those of its own kind too: what it writes is bounded by its own rebroadcast.
