@@ -9,7 +9,7 @@ use bytes::Bytes;
 use cluster_compat::types::{Id, PeerId, Version, parse_peer_id};
 use futures::{FutureExt as _, StreamExt as _, stream};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -313,4 +313,60 @@ async fn one_callers_flood_leaves_others_their_answers() {
     assert!(reply.is_ok());
     stop.cancel();
     tasks.join(LIMIT).await;
+}
+
+/// Bytes with a few of them changed, removed, doubled or cut off.
+fn mutated(data: &[u8], rng: &mut impl rand::Rng) -> Vec<u8> {
+    let mut data = data.to_vec();
+    for _ in 0..rng.random_range(1..4) {
+        if data.is_empty() {
+            break;
+        }
+        let at = rng.random_range(0..data.len());
+        match rng.random_range(0..4) {
+            0 => data[at] = rng.random(),
+            1 => drop(data.remove(at)),
+            2 => data.insert(at, [0x80, 0x90, 0xc0, 0xdd, 0xdf, 0xff][rng.random_range(0..6)]),
+            _ => data.truncate(at),
+        }
+    }
+    data
+}
+
+/// A stream that gives some bytes, ends, and takes everything.
+fn of(data: Vec<u8>) -> impl AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    tokio::io::join(std::io::Cursor::new(data), tokio::io::sink())
+}
+
+impl<R: AsyncRead + Unpin + Send + 'static> client::Duplex for tokio::io::Join<R, tokio::io::Sink> {
+    async fn is_cut(&mut self) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn hostile_requests_and_answers_end_in_an_error_or_an_answer() {
+    let seed = 0x5eed;
+    let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(seed);
+    let items = raw();
+    let handler = Arc::new(Fake { id: vec![0x80], row: vec![0x80], ..Fake::default() });
+    let every = async {
+        for round in 0..200 {
+            for item in &items {
+                let sent: Vec<u8> = item["sent"].as_array().unwrap().iter().flat_map(bytes).collect();
+                let values: Vec<u8> = item["values"].as_array().unwrap().iter().flat_map(bytes).collect();
+                let _ = answer(of(mutated(&sent, &mut rng)), PeerId::random(), &*handler).await;
+                let reply = mutated(&values, &mut rng);
+                let call = if round % 2 == 0 { Call::Id } else { Call::Status };
+                let _ = client::unary(of(reply.clone()), call.method(), &[0x80]).await;
+                let stream = tokio::io::join(std::io::Cursor::new(reply), tokio::io::sink());
+                let replies = client::streaming(stream, Call::StatusAll.method(), stream::empty().boxed());
+                for reply in replies.collect::<Vec<_>>().await.into_iter().flatten() {
+                    let _ = wire::status::decode(&reply, PeerId::random());
+                    let _ = wire::id::decode(&reply);
+                }
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, every).await.unwrap_or_else(|_| panic!("seed {seed}: one never ends"));
 }

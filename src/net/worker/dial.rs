@@ -244,7 +244,10 @@ fn reason(error: &DialError) -> String {
         DialError::Transport(failures) => {
             let each =
                 failures.iter().map(|(addr, e)| format!("\n  * [{}] {}", nameless(addr), cause(addr, e)));
-            format!("all dials failed{}", each.collect::<String>())
+            let mut each: Vec<String> = each.collect();
+            // with and without the peer's id it is the same address
+            each.dedup();
+            format!("all dials failed{}", each.concat())
         }
         other => other.to_string(),
     }
