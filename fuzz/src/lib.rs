@@ -36,7 +36,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "keys", run: all_keys, seeds: texts_of_keys, max_growth: 20 },
     Target { name: "bitswap", run: a_bitswap_message, seeds: bitswap_messages, max_growth: 20 },
     Target { name: "pin-protobuf", run: pin_protobuf, seeds: pins_as_protobuf, max_growth: 120 },
-    Target { name: "pin-msgpack", run: pin_msgpack, seeds: pins_as_msgpack, max_growth: 40 },
+    Target { name: "pin-msgpack", run: pin_msgpack, seeds: pins_as_msgpack, max_growth: 120 },
     Target { name: "metric", run: a_metric, seeds: metrics, max_growth: 20 },
     Target { name: "msgpack", run: any_msgpack, seeds: calls, max_growth: 4 },
     Target { name: "calls", run: all_calls, seeds: calls, max_growth: 300 },
