@@ -35,7 +35,7 @@ impl Cluster {
 
     async fn join(&self, addr: &Multiaddr) -> Result<()> {
         let inner = &self.inner;
-        let peer = inner.network.add_addr(addr).map_err(failed)?;
+        let peer = inner.network.import_addr(addr).await.map_err(failed)?;
         if peer == inner.peer {
             return Ok(());
         }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use cluster_compat::types::Multiaddr;
+use cluster_compat::types::{Multiaddr, PeerId};
 use libp2p::core::transport::{DialOpts, ListenerId, PortUse, TransportError, TransportEvent};
 use libp2p::core::{Endpoint, Transport};
 use libp2p::dns;
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::{Cmd, addrs};
+use super::{Cmd, Error, Network, addrs};
 
 /// Longest resolution of one address. (Go: `pstoremgr`, `DNSTimeout`)
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -59,6 +59,21 @@ pub(super) async fn import(mut names: Vec<Multiaddr>, found: mpsc::Sender<Cmd>, 
             () = stop.cancelled() => return,
             () = tokio::time::sleep(RETRY_EVERY) => {}
         }
+    }
+}
+
+impl Network {
+    /// As [`Network::add_addr`], for an address given by a user: what a `/dnsaddr` without a peer stands for is added,
+    /// and its last peer named.
+    pub async fn import_addr(&self, addr: &Multiaddr) -> Result<PeerId, Error> {
+        if !addrs::is_dnsaddr(addr) || addrs::split_peer(addr).is_some() {
+            return self.add_addr(addr);
+        }
+        let mut last = None;
+        for resolved in resolve(addr).await {
+            last = self.add_addr(&resolved).ok().or(last);
+        }
+        last.ok_or_else(|| Error::Unresolved { addr: addr.clone() })
     }
 }
 

@@ -113,6 +113,12 @@ pub enum Error {
         /// As given.
         addr: Multiaddr,
     },
+    /// A name stands for no peer.
+    #[error("{addr}: no resolved addresses")]
+    Unresolved {
+        /// As given.
+        addr: Multiaddr,
+    },
     /// A peer could not be reached.
     #[error("failed to dial {peer}: {reason}")]
     Dial {

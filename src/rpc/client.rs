@@ -62,8 +62,8 @@ impl Client {
     }
 }
 
-fn service_id(method: &Method) -> Vec<u8> {
-    ServiceId { service: method.service.into(), method: method.name.into() }.encode()
+fn service_id(method: &Method) -> ServiceId {
+    ServiceId { service: method.service.into(), method: method.name.into() }
 }
 
 /// The write side stays open until the reply has come: the reference takes its end for a cancellation.
@@ -73,7 +73,7 @@ pub(super) async fn unary<S: AsyncRead + AsyncWrite>(
     argument: &[u8],
 ) -> Result<Bytes, Error> {
     let (reader, mut writer) = tokio::io::split(stream);
-    let request = [&service_id(method), argument].concat();
+    let request = [&service_id(method).encode(), argument].concat();
     // a server that refuses need not read on: its answer says more than the broken pipe
     let sent = async {
         writer.write_all(&request).await?;
@@ -81,7 +81,7 @@ pub(super) async fn unary<S: AsyncRead + AsyncWrite>(
     };
     let sent = sent.await;
     let mut incoming = Incoming::new(reader);
-    let reply = match pair(&mut incoming, &mut None, method).await {
+    let reply = match pair(&mut incoming, &mut None, &[], method).await {
         Ok(Some(reply)) => Ok(reply),
         Ok(None) => Err(Error::NoAnswer),
         Err(error) => Err(error),
@@ -98,13 +98,16 @@ pub(super) async fn unary<S: AsyncRead + AsyncWrite>(
 async fn pair<R: AsyncRead + Unpin>(
     incoming: &mut Incoming<R>,
     head: &mut Option<Response>,
+    success: &[u8],
     method: &Method,
 ) -> Result<Option<Bytes>, Error> {
     let response = match head {
         Some(response) => response,
         None => {
             let Some(data) = incoming.value(MAX_HEAD_BYTES).await? else { return Ok(None) };
-            head.insert(Response::decode(&data)?)
+            // all heads of a long list are alike as a rule
+            let is_success = data.as_ref() == success;
+            head.insert(if is_success { Response::default() } else { Response::decode(&data)? })
         }
     };
     if !response.error.is_empty() {
@@ -123,6 +126,8 @@ async fn pair<R: AsyncRead + Unpin>(
 struct Streaming<S> {
     incoming: Incoming<ReadHalf<S>>,
     head: Option<Response>,
+    /// The head of each reply as the reference writes it, and we do.
+    success: Vec<u8>,
     method: &'static Method,
     /// Sends the name, the arguments and the end; `None` once that is done.
     sending: Option<BoxFuture<'static, (WriteHalf<S>, std::io::Result<()>)>>,
@@ -140,7 +145,7 @@ pub(super) fn streaming<S: Duplex>(
     let (reader, mut writer) = tokio::io::split(stream);
     let sending = async move {
         let sent = async {
-            writer.write_all(&service_id(method)).await?;
+            writer.write_all(&service_id(method).encode()).await?;
             writer.flush().await?;
             while let Some(argument) = arguments.next().await {
                 writer.write_all(&argument).await?;
@@ -153,7 +158,8 @@ pub(super) fn streaming<S: Duplex>(
         (writer, sent)
     };
     let (incoming, sending) = (Incoming::new(reader), Some(sending.boxed()));
-    let state = Streaming { incoming, head: None, method, sending, writer: None, unsent: None };
+    let success = Response { service: service_id(method), ..Response::default() }.encode();
+    let state = Streaming { incoming, head: None, success, method, sending, writer: None, unsent: None };
     stream::unfold(Some(state), |state| async move { state?.next().await }).boxed()
 }
 
@@ -161,7 +167,7 @@ impl<S: Duplex> Streaming<S> {
     /// The next reply, and the rest of the call where there may be more.
     async fn next(mut self) -> Option<(Result<Bytes, Error>, Option<Self>)> {
         loop {
-            let next = pair(&mut self.incoming, &mut self.head, self.method);
+            let next = pair(&mut self.incoming, &mut self.head, &self.success, self.method);
             let reply = match &mut self.sending {
                 None => next.await,
                 Some(sending) => tokio::select! {

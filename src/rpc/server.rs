@@ -281,6 +281,7 @@ async fn streaming<S: AsyncRead + AsyncWrite + Send + 'static>(
         }
     });
     let mut outcomes = handler.stream(method.call, arguments.boxed());
+    let success = Response { service: service.clone(), ..Response::default() }.encode();
     loop {
         // what is at hand is sent together, and nothing waits for what is not
         let next = match futures::poll!(outcomes.next()) {
@@ -292,7 +293,8 @@ async fn streaming<S: AsyncRead + AsyncWrite + Send + 'static>(
         };
         match next {
             Some(Ok(reply)) => {
-                outgoing.reply(service.clone(), &reply);
+                outgoing.pending.put_slice(&success);
+                outgoing.pending.put_slice(&reply);
                 if outgoing.pending.len() >= WRITE_BYTES {
                     outgoing.flush().await?;
                 }

@@ -32,9 +32,7 @@ pub fn write(out: &mut Writer, info: &PinInfo) {
 
 /// The bytes of a row.
 pub fn encode(info: &PinInfo) -> Vec<u8> {
-    let mut out = Writer::new();
-    write(&mut out, info);
-    out.into_bytes()
+    Writer::one(|out| write(out, info))
 }
 
 /// Reads a row; bytes after it are ignored. It is `from`'s, whatever peer it names: nobody speaks for another.

@@ -115,7 +115,8 @@ impl Writer {
 
     /// One value alone.
     pub fn one(write: impl FnOnce(&mut Self)) -> Vec<u8> {
-        let mut out = Self::new();
+        // what most values that stand alone need
+        let mut out = Self { out: Vec::with_capacity(256) };
         write(&mut out);
         out.into_bytes()
     }
