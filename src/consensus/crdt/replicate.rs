@@ -35,6 +35,9 @@ const TELL_EVERY: Duration = Duration::from_secs(600);
 /// Peers of which that is remembered.
 const MAX_TOLD: usize = 1024;
 
+/// A synchronisation that took so long is worth a line in the log.
+const LONG_SYNC: Duration = Duration::from_secs(1);
+
 /// Pause after the store refused a round.
 pub(super) const STORE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -235,9 +238,10 @@ impl Worker {
             return;
         }
         self.replication.sync = None;
-        if n_merged > 1 {
-            let took = since.elapsed();
-            info!(target: "crdt", "merged {n_merged} nodes of other peers in {took:.1?}. Current max-height: {}", self.state.heads().max_height());
+        let took = since.elapsed();
+        if took >= LONG_SYNC {
+            let height = self.state.heads().max_height();
+            info!(target: "crdt", "merged {n_merged} nodes of other peers in {took:.1?}. Current max-height: {height}");
         }
     }
 }
