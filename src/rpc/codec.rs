@@ -66,15 +66,6 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
             }
         }
     }
-
-    /// Resolves with the error when the stream breaks; never when it ends as it should, or goes on.
-    pub(super) async fn broken(&mut self) -> io::Error {
-        let mut byte = [0];
-        match self.reader.read(&mut byte).await {
-            Err(cause) => cause,
-            Ok(_) => std::future::pending().await,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Answering: one task for each stream that another peer opens.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,6 +35,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a caller may take none of its answer: one that gathers lists may have to wait for the slowest.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Pause between looks whether the caller still wants its answer.
+const PROBE_EVERY: Duration = Duration::from_secs(2);
 
 /// Bytes of replies that are gathered before they are sent, where more replies are at hand.
 const WRITE_BYTES: usize = 32 << 10;
@@ -244,13 +249,11 @@ async fn unary<S: AsyncRead + AsyncWrite>(
     handler: &dyn Handler,
 ) -> Result<(), codec::Error> {
     let outcome = match in_time(incoming.value(method.max_bytes)).await? {
-        Ok(Some(argument)) => {
-            tokio::select! {
-                biased;
-                outcome = handler.call(method.call, argument) => outcome,
-                cause = incoming.broken() => return Err(cause.into()),
-            }
-        }
+        Ok(Some(argument)) => tokio::select! {
+            biased;
+            outcome = handler.call(method.call, argument) => outcome,
+            cause = outgoing.refused() => return Err(cause.into()),
+        },
         Ok(None) => {
             outgoing.error(Response { service, error: "EOF".into(), error_type: 0 }, NIL);
             return outgoing.finish().await;
@@ -285,10 +288,14 @@ async fn streaming<S: AsyncRead + AsyncWrite + Send + 'static>(
     loop {
         // what is at hand is sent together, and nothing waits for what is not
         let next = match futures::poll!(outcomes.next()) {
-            std::task::Poll::Ready(next) => next,
-            std::task::Poll::Pending => {
+            Poll::Ready(next) => next,
+            Poll::Pending => {
                 outgoing.flush().await?;
-                outcomes.next().await
+                tokio::select! {
+                    biased;
+                    next = outcomes.next() => next,
+                    cause = outgoing.refused() => return Err(cause.into()),
+                }
             }
         };
         match next {
@@ -345,6 +352,19 @@ impl<S: AsyncRead + AsyncWrite> Outgoing<S> {
         self.pending.clear();
         tokio::time::timeout(WRITE_TIMEOUT, self.writer.flush()).await.map_err(late)??;
         Ok(())
+    }
+
+    /// Resolves when the caller has reset the stream, or is gone. Reading would not tell: there a reset looks like the
+    /// end of what the caller has to say.
+    async fn refused(&mut self) -> std::io::Error {
+        loop {
+            tokio::time::sleep(PROBE_EVERY).await;
+            let probe =
+                std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut self.writer).poll_write(cx, &[])));
+            if let Poll::Ready(Err(cause)) = probe.await {
+                return cause;
+            }
+        }
     }
 
     /// Sends what is left and ends our side.

@@ -37,6 +37,7 @@ struct Fake {
     row: Vec<u8>,
     n_written: AtomicUsize,
     hangs: AtomicBool,
+    started: Arc<Notify>,
     released: Arc<Notify>,
 }
 
@@ -63,6 +64,7 @@ impl Handler for Fake {
             }
             Call::Id if self.hangs.load(Ordering::SeqCst) => {
                 let _told = Told(Arc::clone(&self.released));
+                self.started.notify_one();
                 std::future::pending().await
             }
             Call::Id => Ok(self.id.clone()),
@@ -85,6 +87,15 @@ impl Handler for Fake {
     fn stream(&self, call: Call, mut arguments: Arguments) -> Outcomes {
         let id = self.id.clone();
         match call {
+            Call::Peers => {
+                let (started, told) = (Arc::clone(&self.started), Told(Arc::clone(&self.released)));
+                stream::once(async move {
+                    let _told = told;
+                    started.notify_one();
+                    std::future::pending().await
+                })
+                .boxed()
+            }
             Call::IdStream => stream::iter([Ok(id)]).boxed(),
             // every argument comes back
             Call::BlockStream => arguments.map(|argument| argument.map(|bytes| bytes.to_vec())).boxed(),
@@ -265,20 +276,55 @@ async fn errors_of_a_stream_come_after_its_replies() {
 async fn a_call_whose_caller_is_gone_is_dropped() {
     let handler = Arc::new(Fake::default());
     handler.hangs.store(true, Ordering::SeqCst);
-    let broken = tokio_util::io::StreamReader::new(
-        stream::iter([
-            Ok(Bytes::from(
-                [&ServiceId { service: "Cluster".into(), method: "ID".into() }.encode()[..], b"\x80"]
-                    .concat(),
-            )),
-            Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset)),
-        ])
-        .chain(stream::pending()),
-    );
-    let stream = tokio::io::join(broken, tokio::io::sink());
-    let answered = tokio::time::timeout(LIMIT, answer(stream, PeerId::random(), &*handler)).await.unwrap();
-    assert!(answered.is_err());
+    for call in [Call::Id, Call::Peers] {
+        let mut stream = serve(Arc::clone(&handler));
+        let row = call.method();
+        let name = ServiceId { service: row.service.into(), method: row.name.into() }.encode();
+        stream.write_all(&[&name[..], b"\x80"].concat()).await.unwrap();
+        // half-closing is no reason to stop
+        stream.shutdown().await.unwrap();
+        tokio::time::timeout(LIMIT, handler.started.notified()).await.unwrap();
+        assert!(handler.released.notified().now_or_never().is_none());
+        drop(stream);
+        tokio::time::timeout(LIMIT, handler.released.notified()).await.expect(row.name);
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_up_over_the_swarm_is_dropped() {
+    let handler = Arc::new(Fake::default());
+    handler.hangs.store(true, Ordering::SeqCst);
+    let tasks = Tasks::new();
+    let callee = network(&tasks).await;
+    let caller = network(&tasks).await;
+    let streams = callee.accept(&[PROTOCOL], MAX_WAITING).unwrap();
+    let (server, stop) = (Server::new(Arc::clone(&handler) as Arc<dyn Handler>), tasks.token());
+    tasks.spawn("server", server.run(streams, stop));
+    let peer = callee.local_peer();
+    let addr = callee.listen_addrs()[0].clone().with(libp2p::multiaddr::Protocol::P2p(peer));
+    caller.add_addr(&addr).unwrap();
+    let client = Client::new(caller);
+    // one that has half-closed its side, as streaming calls do, has no way left to say so
+    tokio::select! {
+        _ = client.call(peer, Call::Id, vec![0x80], None) => panic!("nobody answers"),
+        started = tokio::time::timeout(LIMIT, handler.started.notified()) => started.unwrap(),
+    }
     tokio::time::timeout(LIMIT, handler.released.notified()).await.unwrap();
+    let reply = client.call(peer, Call::Version, vec![0x80], Some(LIMIT)).await.unwrap();
+    assert_eq!(wire::id::decode_version(&reply).unwrap().version, "1.1.6");
+    tasks.stop();
+}
+
+async fn network(tasks: &Tasks) -> net::Network {
+    let config = cluster_compat::config::Cluster {
+        listen_multiaddress: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
+        mdns_interval: cluster_compat::go::time::Duration::from_secs(0),
+        ..cluster_compat::config::Cluster::default()
+    };
+    let keypair = libp2p::identity::Keypair::generate_ed25519();
+    let args =
+        net::NetworkArgs { keypair, secret: None, config: &config, peerstore: vec![], tasks: tasks.clone() };
+    net::Network::start(args).await.unwrap()
 }
 
 #[tokio::test]
