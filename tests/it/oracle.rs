@@ -1,7 +1,9 @@
 //! Histories made by chance, and what go-ds-crdt 0.6.8 makes of them: `fixtures/crdt/by-chance.jsonl`. The core is
 //! held against that file wherever `cargo test` runs; here the file is held against the Go peer of `tests/interop`.
 //!
-//! `BLESS=1` writes the file anew; `ORACLE_HISTORIES=n` makes as many instead of those that are kept.
+//! `ORACLE=1` asks the Go peer; it is no test for every run, since the original merges branches side by side: where a
+//! node has a key twice, what is left after a delete depends there on which branch came first, and a busy machine
+//! changes that. `BLESS=1` writes the file anew; `ORACLE_HISTORIES=n` makes as many instead of those that are kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -145,6 +147,10 @@ async fn recorded_histories_by_chance_are_what_go_makes_of_them() {
         let expected: BTreeMap<String, String> =
             serde_json::from_value(recorded.as_object_mut().unwrap().remove("rows").unwrap()).unwrap();
         assert_eq!(recorded, history(seed), "the fixture is not what this file makes");
+        if std::env::var("ORACLE").is_err() {
+            eprintln!("skipped: ORACLE is not set");
+            continue;
+        }
         let Some(found) = go_rows(&recorded).await else { return };
         assert_eq!(found, expected, "history {seed}");
     }
