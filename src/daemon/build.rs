@@ -12,7 +12,7 @@ use cluster_compat::types::{Multiaddr, PeerId, multiaddr_peer};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::{Error, RunArgs, data, notify, unserved};
+use super::{Error, RunArgs, data, notify, unserved, vitals};
 use crate::cluster::{Cluster, ClusterArgs, DaemonSeen};
 use crate::consensus::Consensus;
 use crate::consensus::crdt::{Crdt, CrdtArgs};
@@ -150,6 +150,7 @@ pub(super) async fn build(args: RunArgs) -> Result<Running, Error> {
         let proxy = proxy.map_err(Error::step("creating IPFS Proxy component"))?;
         apis.spawn("ipfs proxy", proxy.serve(proxy_listeners, apis.token()));
     }
+    vitals::start(&network, &jobs);
     cluster.join_in_background(args.bootstrap.clone());
     Ok(Running {
         cluster,

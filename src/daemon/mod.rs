@@ -18,6 +18,7 @@ pub mod offline;
 pub mod signals;
 mod stop;
 mod unserved;
+mod vitals;
 
 use std::path::PathBuf;
 

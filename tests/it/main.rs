@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod bitswap;
+mod crowd;
 mod daily;
 mod frames;
 mod interop;
@@ -11,6 +12,8 @@ mod lab;
 mod members;
 mod net;
 mod oracle;
+mod replace;
 mod restart;
 mod scripted;
+mod soak;
 mod support;

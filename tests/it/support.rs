@@ -35,6 +35,7 @@ pub(crate) fn set_member(config: &mut Value, secret: &str) {
 /// A peer of its own folder.
 pub(crate) struct Peer {
     program: OsString,
+    loglevel: Option<&'static str>,
     folder: TempDir,
     child: Option<Child>,
 }
@@ -72,7 +73,7 @@ impl Peer {
         daemon: &FakeKubo,
         change: impl FnOnce(&mut Value),
     ) -> Self {
-        let peer = Self { program, folder: tempfile::tempdir().unwrap(), child: None };
+        let peer = Self { program, loglevel: None, folder: tempfile::tempdir().unwrap(), child: None };
         let output = peer.service(&["init"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let path = peer.path("service.json");
@@ -97,6 +98,16 @@ impl Peer {
             set_member(config, secret);
             change(config);
         })
+    }
+
+    /// From its next start on, what runs on the folder is our service.
+    pub(crate) fn becomes_ours(&mut self) {
+        self.program = program();
+    }
+
+    /// From its next start on, it logs what `--loglevel` would make it log.
+    pub(crate) fn set_loglevel(&mut self, levels: &'static str) {
+        self.loglevel = Some(levels);
     }
 
     /// Its id and the address others reach it by.
@@ -155,6 +166,7 @@ impl Peer {
             .arg(self.folder.path())
             .arg("daemon")
             .args(args)
+            .envs(self.loglevel.map(|levels| ("IPFS_CLUSTER_LOG_LEVEL", levels)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -307,6 +307,17 @@ impl Network {
             .is_some_and(|peer| peer.protocols.iter().any(|known| known.as_ref() == protocol))
     }
 
+    /// Raw streams that are open or being opened, by who opened them: others, and this peer.
+    pub fn n_streams(&self) -> (usize, usize) {
+        let streams = &self.shared.streams;
+        let taken = |max: usize, share: &Semaphore| max - share.available_permits();
+        let add = |(inbound, outbound): (usize, usize), peer: &Peer| {
+            let of_others = taken(streams.max_inbound_per_peer, &peer.inbound);
+            (inbound + of_others, outbound + taken(streams.max_outbound_per_peer, &peer.outbound))
+        };
+        streams.read().peers.values().fold((0, 0), add)
+    }
+
     /// What happens to peers, from now on. A reader that is more than [`MAX_EVENTS`] behind misses the oldest.
     pub fn peer_events(&self) -> broadcast::Receiver<PeerEvent> {
         self.shared.streams.events.subscribe()

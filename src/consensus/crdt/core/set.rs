@@ -128,12 +128,14 @@ fn merge_tombstones(
                 }
             }
         }
+        let mut is_news = before.is_some();
         for pair in pairs {
+            is_news = is_news || !view.has(Table::Tombs, &pair)?;
             effects.put(Table::Tombs, pair, Vec::new());
         }
         match &left {
-            // a tombstone that comes before the add it kills changes nothing
-            None if before.is_none() => {}
+            // also where the add it kills was never here: a walk comes from above, and a daemon may hold the pin still
+            None if !is_news => {}
             None => effects.changes.push(Change::Deleted { key: key.clone() }),
             Some(left) if before.is_some_and(|before| before.value == left.value) => {}
             Some(left) => {

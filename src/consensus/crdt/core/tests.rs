@@ -393,3 +393,18 @@ fn a_delete_that_leaves_a_value_is_a_change_to_that_value() {
     one.feed(Event::Announced(&other.made[1..]));
     assert_eq!(one.changes, [Change::Put { key: "/K".into(), value: b"one".into() }]);
 }
+
+#[test]
+fn a_delete_is_told_once_though_the_add_it_kills_was_never_here() {
+    let mut one = Replica::new();
+    one.feed(Event::Put { key: "/K", value: b"one" });
+    let add = one.made[0];
+    one.feed(Event::Delete { key: "/K" });
+    let (mut other, tip) = (Replica::new(), one.made[1]);
+    for cid in [add, tip] {
+        other.known.insert(cid, store::blocks::load(&one.kv, &cid).unwrap().unwrap());
+    }
+    other.feed(Event::Announced(&[tip]));
+    assert!(other.values().is_empty());
+    assert_eq!(other.changes, [Change::Deleted { key: "/K".into() }]);
+}
