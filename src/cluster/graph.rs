@@ -14,6 +14,9 @@ use crate::wire::msgpack::Reader;
 /// Longest that a member may look for its own members, each of which has [`ANSWER_LIMIT`].
 const PEERS_LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
 
+/// What one member may say of its members.
+const MAX_LINKS_BYTES: usize = 64 << 20;
+
 /// Members that one member is believed to have.
 const MAX_LINKS: usize = 10_000;
 
@@ -81,9 +84,14 @@ impl Cluster {
             let replies = self.inner.rpc.stream(peer, Call::Peers, stream::empty().boxed());
             let asked = async {
                 let mut replies = replies.take(MAX_LINKS);
-                let mut ids = Vec::new();
+                let (mut ids, mut n_bytes) = (Vec::new(), 0);
                 while let Some(reply) = replies.next().await {
-                    ids.push(wire::id::decode(&reply?)?);
+                    let reply = reply?;
+                    n_bytes += reply.len();
+                    if n_bytes > MAX_LINKS_BYTES {
+                        return Err(rpc::Error::TooMuch("bytes", MAX_LINKS_BYTES));
+                    }
+                    ids.push(wire::id::decode(&reply)?);
                 }
                 Ok::<_, rpc::Error>(ids)
             };

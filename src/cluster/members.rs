@@ -15,6 +15,10 @@ use crate::rpc::{self, Call};
 /// How long a member may take to answer a question of one value. (Go: `cluster.go`, 15 s in three places)
 pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
+/// Intervals of our own pings within which one of another peer must have arrived, if its clock were so far ahead that
+/// its pings never run out.
+const N_PINGS_OF_LIFE: u32 = 4;
+
 /// Pause between looks at the pings of a peer that owes an answer.
 const LIFE_CHECK_EVERY: Duration = Duration::from_secs(1);
 
@@ -44,13 +48,18 @@ impl Cluster {
         self.inner.rpc.call(peer, call, argument.to_vec(), limit).await
     }
 
-    /// Resolves when a peer that owes an answer has given no sign of life: its pings have run out. Who still pings
-    /// is slow, and may be.
+    /// Resolves when a peer that owes an answer has given no sign of life: its pings have run out, by its clock or by
+    /// ours. Who still pings is slow, and may be.
     pub(super) async fn is_gone(&self, peer: &PeerId) {
         tokio::time::sleep(ANSWER_LIMIT).await;
+        let lifetime = self.inner.config.monitor_ping_interval.to_std() * N_PINGS_OF_LIFE;
+        let lifetime = i64::try_from(lifetime.max(ANSWER_LIMIT).as_nanos()).unwrap_or(i64::MAX);
         loop {
-            let ping = self.inner.monitor.latest_of(PING, peer);
-            if ping.is_none_or(|ping| ping.is_discarded_at(Time::now())) {
+            let now = Time::now();
+            let is_alive = self.inner.monitor.latest_of(PING, peer).is_some_and(|ping| {
+                !ping.is_discarded_at(now) && now.unix_nanos().saturating_sub(ping.received_at) < lifetime
+            });
+            if !is_alive {
                 return;
             }
             tokio::time::sleep(LIFE_CHECK_EVERY).await;

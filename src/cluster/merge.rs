@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use cluster_compat::types::{Cid, GlobalPinInfo, PeerId, PinInfo, PinInfoShort};
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt as _};
+use tracing::error;
 
 /// Why a member tells no more.
 #[derive(Debug)]
@@ -29,6 +30,9 @@ const MAX_UNFINISHED: usize = 65_536;
 /// Rows taken from one member before the others have their turn.
 const ROWS_PER_TURN: usize = 64;
 
+/// Rows after which a member is telling for ever, unless we have as many ourselves: original peers queue a million.
+const MAX_ROWS: usize = if cfg!(test) { 1024 } else { 1 << 24 };
+
 /// Members whose rows can be told apart while they come; with more, answers leave when all have told everything.
 const MAX_EARLY: usize = 128;
 
@@ -44,8 +48,12 @@ pub(super) fn merged(
         own,
         active: if is_early { members.iter().enumerate().fold(0, |bits, (at, _)| bits | 1 << at) } else { 0 },
         n_active: members.len(),
+        n_own_rows: 0,
         is_early,
-        members: members.into_iter().map(|(peer, told)| Member { peer, told: Some(told) }).collect(),
+        members: members
+            .into_iter()
+            .map(|(peer, told)| Member { peer, told: Some(told), n_rows: 0 })
+            .collect(),
         failed: Vec::new(),
         unfinished: HashMap::new(),
         oldest: VecDeque::new(),
@@ -59,6 +67,7 @@ struct Member {
     peer: PeerId,
     /// `None` when there is nothing more.
     told: Option<Told>,
+    n_rows: usize,
 }
 
 struct Merge<F> {
@@ -67,6 +76,7 @@ struct Merge<F> {
     /// One bit for each member that still tells.
     active: u128,
     n_active: usize,
+    n_own_rows: usize,
     is_early: bool,
     failed: Vec<(usize, PeerId, String)>,
     unfinished: HashMap<Cid, Answer>,
@@ -132,6 +142,16 @@ impl<F: Fn(&PeerId, String) -> PinInfoShort> Merge<F> {
     }
 
     fn on_row(&mut self, at: usize, row: PinInfo) {
+        self.members[at].n_rows += 1;
+        if self.members[at].peer == self.own {
+            self.n_own_rows += 1;
+        }
+        let max = MAX_ROWS.max(self.n_own_rows.saturating_mul(2));
+        if self.members[at].n_rows > max {
+            let error = format!("a list of more than {max} rows");
+            error!(target: "cluster", "{}: error in broadcast response from {}: {error}", self.own, self.members[at].peer);
+            return self.on_end(at, Some(Ended::Failed(error)));
+        }
         let cid = row.cid;
         let answer = self.unfinished.entry(cid).or_insert_with(|| {
             self.oldest.push_back(cid);
@@ -287,6 +307,14 @@ mod tests {
         ]);
         assert_eq!(answers.await, ["one:pe.", "zero:pe."]);
         assert!(all(vec![told(vec![Err(Ended::Failed("gone".into()))]), told(vec![])]).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_member_that_tells_for_ever_is_an_error() {
+        let endless = stream::repeat_with(|| row(1, 1, "one")).boxed();
+        let answers = all(vec![told(vec![row(0, 0, "zero")]), endless]).await;
+        assert_eq!(answers[answers.len() - 1], "zero:pe.");
+        assert!(answers.len() <= MAX_ROWS + 1);
     }
 
     #[tokio::test]

@@ -7,28 +7,31 @@
 //! ```
 //!
 //! What is known of a peer lies in one table behind one lock; every question is a lookup. [`window`], [`peers`] and
-//! [`checker`] are pure: the time is an argument. Expiry is by the sender's clock.
+//! [`checker`] are pure: the time is an argument. Expiry is by the sender's clock; one that is off is named ([`clock`]).
 //!
 //! Absences: nothing is stored on disk; no peer is asked for anything; a metric that names another peer than its
 //! signer is dropped.
 
 mod checker;
+mod clock;
 mod peers;
 mod publish;
 #[cfg(test)]
 mod tests;
 mod window;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cluster_compat::config::Pubsubmon;
-use cluster_compat::go::time::Time;
+use cluster_compat::go::time::{Duration, Time};
 use cluster_compat::types::{Alert, Metric, PeerId};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use self::checker::Checker;
+use self::clock::{Clock, Verdict};
 use self::peers::Peers;
 use self::window::{Window, is_discarded};
 use crate::net;
@@ -87,6 +90,8 @@ struct Shared {
 struct Known {
     peers: Peers,
     checker: Checker,
+    /// Of each peer that pings.
+    clocks: HashMap<PeerId, Clock>,
 }
 
 impl Monitor {
@@ -150,6 +155,7 @@ impl Monitor {
         let mut known = self.shared.lock();
         known.peers.forget(peer);
         known.checker.forget(peer);
+        known.clocks.remove(peer);
     }
 }
 
@@ -160,7 +166,10 @@ impl Shared {
 
     fn store(&self, mut metric: Metric, is_received: bool, now: Time) {
         metric.received_at = now.unix_nanos();
-        let (peer, name) = (metric.peer, metric.name.clone());
+        let Some(peer) = metric.peer else {
+            return warn!(target: "monitor", "a metric without a peer is dropped");
+        };
+        let (name, expire) = (metric.name.clone(), metric.expire);
         let is_good = !is_discarded(&metric, metric.received_at);
         let mut known = self.lock();
         if let Err(refusal) = known.peers.add(metric, is_received) {
@@ -168,8 +177,16 @@ impl Shared {
             warn!(target: "monitor", name, "{refusal}");
             return;
         }
-        if let Some(peer) = peer.filter(|_| is_good) {
+        if is_good {
             known.checker.reset(&peer, &name);
+        }
+        if name != PING || !is_received || peer == self.peer {
+            return;
+        }
+        let verdict = known.clocks.entry(peer).or_default().on_ping(now.unix_nanos(), expire);
+        drop(known);
+        if let Some(verdict) = verdict {
+            tell_clock(&peer, verdict);
         }
     }
 
@@ -189,5 +206,20 @@ impl Shared {
                 }
             }
         });
+    }
+}
+
+fn tell_clock(peer: &PeerId, verdict: Verdict) {
+    match verdict {
+        Verdict::Off(by) if by.0 < 0 => warn!(
+            target: "monitor",
+            "the clock of {peer} is about {} behind ours: its metrics have expired when they arrive, and it is no member",
+            Duration(by.0.saturating_abs())
+        ),
+        Verdict::Off(by) => warn!(
+            target: "monitor",
+            "the clock of {peer} is about {by} ahead of ours: were it gone, it would be a member for so much longer"
+        ),
+        Verdict::Right => info!(target: "monitor", "the clock of {peer} agrees with ours again"),
     }
 }

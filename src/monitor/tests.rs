@@ -2,8 +2,6 @@
 
 use std::time::Duration as Span;
 
-use cluster_compat::go::time::Duration;
-
 use super::*;
 
 const NOW: Time = Time::from_unix(1_700_000_000, 0);

@@ -138,6 +138,16 @@ pub enum Error {
         /// Which protocols, and why not.
         reason: String,
     },
+    /// A peer says nothing to a stream proposed to it.
+    #[error("cannot open a stream to {peer}: {protocols}: no answer in {limit:?}")]
+    OpenTimeout {
+        /// Whom.
+        peer: PeerId,
+        /// Those we proposed, comma separated.
+        protocols: String,
+        /// For how long.
+        limit: Duration,
+    },
     /// A peer that knows none of the protocols.
     #[error("{peer} does not speak {protocols}")]
     Unsupported {

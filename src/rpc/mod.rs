@@ -70,6 +70,9 @@ pub enum Error {
     /// What it answered is not what the method answers.
     #[error("{0}")]
     Reply(#[from] wire::Error),
+    /// A list without a sensible end.
+    #[error("an answer of more than {1} {0}")]
+    TooMuch(&'static str, usize),
     /// The stream ended before the answer.
     #[error("the stream ended before the answer")]
     NoAnswer,
@@ -79,6 +82,8 @@ impl From<net::Error> for Error {
     fn from(error: net::Error) -> Self {
         match error {
             net::Error::Dial { .. } => Self::Dial(error),
+            // the reference opens streams without waiting, and waits for the answer instead
+            net::Error::OpenTimeout { limit, .. } => Self::Deadline(limit),
             other => Self::Open(other),
         }
     }

@@ -22,6 +22,7 @@ import (
 	logging "github.com/ipfs/go-log/v2"
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"google.golang.org/protobuf/proto"
 )
@@ -36,6 +37,7 @@ type aPeer struct {
 	dag       *dagService
 	announcer *announcer
 	metrics   *pubsub.Topic
+	rpc       *answers
 }
 
 func newPeer(ctx context.Context, s settings) (*aPeer, error) {
@@ -43,7 +45,8 @@ func newPeer(ctx context.Context, s settings) (*aPeer, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &aPeer{host: h}
+	p := &aPeer{host: h, rpc: &answers{rules: map[string]rule{}}}
+	h.SetStreamHandler(rpcProtocol, func(s network.Stream) { p.rpc.serve(ctx, s) })
 	addrs, err := peer.AddrInfoToP2pAddrs(host.InfoFromHost(h))
 	if err != nil {
 		return nil, err

@@ -81,6 +81,10 @@ func (p *aPeer) command(ctx context.Context, line string) (M, error) {
 		return nil, p.metrics.Publish(ctx, b)
 	case "fetch":
 		return p.fetch(ctx, rest)
+	case "answer":
+		return nil, p.rpc.rule(rest)
+	case "ask":
+		return p.ask(ctx, rest)
 	case "connect":
 		return nil, connect(ctx, p.host, rest)
 	}

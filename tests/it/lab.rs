@@ -32,18 +32,18 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const N_WRITERS: usize = 16;
 
 /// When a peer that has not got what it should have is given up.
-const LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 /// Pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Ours,
     Go,
 }
 
-fn original() -> Option<OsString> {
+pub(crate) fn original() -> Option<OsString> {
     let program = std::env::var_os("IPFS_CLUSTER_GO");
     if program.is_none() {
         eprintln!("skipped: IPFS_CLUSTER_GO is not set");
@@ -51,47 +51,66 @@ fn original() -> Option<OsString> {
     program
 }
 
-fn kinds(letters: &str) -> Vec<Kind> {
+pub(crate) fn kinds(letters: &str) -> Vec<Kind> {
     let letters = std::env::var("LAB_KINDS").unwrap_or_else(|_| letters.to_owned());
     letters.chars().map(|letter| if letter == 'g' { Kind::Go } else { Kind::Ours }).collect()
 }
 
-struct Lab {
+pub(crate) struct Lab {
     go: OsString,
     /// How often originals announce their heads again, if not every minute; nothing else tells a newcomer of them.
-    rebroadcast_every: Option<Duration>,
-    daemons: Vec<FakeKubo>,
-    peers: Vec<(Kind, Peer)>,
-    ids: Vec<String>,
+    pub(crate) rebroadcast_every: Option<Duration>,
+    /// How often each peer pings; a ping is good for two of these.
+    pub(crate) ping_every: Duration,
+    pub(crate) daemons: Vec<FakeKubo>,
+    pub(crate) peers: Vec<(Kind, Peer)>,
+    pub(crate) ids: Vec<String>,
 }
 
 impl Lab {
-    fn new(go: OsString) -> Self {
-        Self { go, rebroadcast_every: None, daemons: Vec::new(), peers: Vec::new(), ids: Vec::new() }
+    pub(crate) fn new(go: OsString) -> Self {
+        Self {
+            go,
+            rebroadcast_every: None,
+            ping_every: HEARTBEAT,
+            daemons: Vec::new(),
+            peers: Vec::new(),
+            ids: Vec::new(),
+        }
     }
 
-    /// Starts peers one after the other; each dials the first.
-    async fn start(go: OsString, kinds: &[Kind]) -> Self {
+    /// Starts peers one after the other; each dials all before it, for the DHT finds nobody on loopback.
+    pub(crate) async fn start(go: OsString, kinds: &[Kind]) -> Self {
         let mut lab = Self::new(go);
-        for kind in kinds {
-            lab.join(*kind).await;
-        }
-        lab.connected().await;
+        lab.join_all(kinds).await;
         lab
     }
 
-    async fn join(&mut self, kind: Kind) {
-        let first = match self.peers.first() {
-            Some((_, first)) => vec![first.id_and_addr().await.1],
-            None => vec![],
-        };
+    /// Starts peers one after the other, until all know all.
+    pub(crate) async fn join_all(&mut self, kinds: &[Kind]) {
+        for kind in kinds {
+            self.join(*kind).await;
+        }
+        self.connected().await;
+    }
+
+    pub(crate) async fn join(&mut self, kind: Kind) {
+        let mut earlier = Vec::new();
+        for (_, peer) in &self.peers {
+            earlier.push(peer.id_and_addr().await.1);
+        }
         let daemon = FakeKubo::start().await.unwrap();
         let set = |config: &mut Value| {
             set_member(config, SECRET);
             config["cluster"]["pubsub"]["heartbeat_interval"] = format!("{}s", HEARTBEAT.as_secs()).into();
-            config["cluster"]["peer_addresses"] = json!(first);
+            config["cluster"]["monitor_ping_interval"] = format!("{}s", self.ping_every.as_secs()).into();
+            config["cluster"]["peer_addresses"] = json!(earlier);
             if let (Kind::Go, Some(every)) = (kind, self.rebroadcast_every) {
                 config["consensus"]["crdt"]["rebroadcast_interval"] = format!("{}s", every.as_secs()).into();
+            }
+            config["monitor"]["pubsubmon"]["check_interval"] = "1s".into();
+            for (_, informer) in config["informer"].as_object_mut().unwrap() {
+                informer["metric_ttl"] = "8s".into();
             }
             // a peer that comes back is found at its old address
             let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -108,7 +127,7 @@ impl Lab {
     }
 
     /// Waits until all have a ping of all, then for two heartbeats: before that an original publishes to nobody.
-    async fn connected(&self) {
+    pub(crate) async fn connected(&self) {
         for (i, (kind, peer)) in self.peers.iter().enumerate() {
             let what = format!("peer {i} ({kind:?}) has a ping of all");
             let known = until(LIMIT, async || {
@@ -121,7 +140,7 @@ impl Lab {
     }
 
     /// How long it takes until every peer lists just these pins, by peer.
-    async fn all_list(&self, expected: &BTreeMap<String, String>) -> Vec<Duration> {
+    pub(crate) async fn all_list(&self, expected: &BTreeMap<String, String>) -> Vec<Duration> {
         let started = Instant::now();
         let each = self.peers.iter().enumerate().map(|(i, (kind, peer))| async move {
             let listed = until(LIMIT, async || peer.pins().await == *expected).await;
@@ -133,7 +152,7 @@ impl Lab {
     }
 
     /// One pin by one peer.
-    async fn pin(&self, at: usize, n: usize) -> (String, String) {
+    pub(crate) async fn pin(&self, at: usize, n: usize) -> (String, String) {
         let (cid, name) = (cid(n).to_string(), format!("n{n}"));
         let reply = self.peers[at].1.rest("POST", &format!("/pins/{cid}?name={name}")).await;
         assert_eq!(reply.status, 200, "{}", reply.text());
@@ -161,7 +180,7 @@ fn tail(log: &str) -> String {
     lines[lines.len().saturating_sub(60)..].join("\n")
 }
 
-async fn until(limit: Duration, mut holds: impl AsyncFnMut() -> bool) -> Option<()> {
+pub(crate) async fn until(limit: Duration, mut holds: impl AsyncFnMut() -> bool) -> Option<()> {
     let deadline = Instant::now() + limit;
     while !holds().await {
         if Instant::now() > deadline {

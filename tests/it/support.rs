@@ -174,7 +174,12 @@ impl Peer {
             .unwrap();
         self.child = Some(child);
         let client = self.client("rest");
-        let up = async || client.get("http://peer/id").send().await.is_ok();
+        // an original crashes when it is asked before it is ready
+        let is_ours = self.program == program();
+        let up = async || {
+            (is_ours || self.log().contains("IPFS Cluster is READY"))
+                && client.get("http://peer/id").send().await.is_ok()
+        };
         eventually("the REST API answers", up)
             .await
             .unwrap_or_else(|missing| panic!("{missing}\n{}", self.log()));

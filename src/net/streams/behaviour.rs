@@ -253,9 +253,7 @@ impl ConnectionHandler for Handler {
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {
                 let _ = info.respond_to.send(Err(match error {
                     StreamUpgradeError::NegotiationFailed => Refusal::Unsupported,
-                    StreamUpgradeError::Timeout => {
-                        Refusal::Failed(format!("no answer in {NEGOTIATION_TIMEOUT:?}"))
-                    }
+                    StreamUpgradeError::Timeout => Refusal::Silent(NEGOTIATION_TIMEOUT),
                     StreamUpgradeError::Io(e) => Refusal::Failed(e.to_string()),
                     StreamUpgradeError::Apply(never) => match never {},
                 }));

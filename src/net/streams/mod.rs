@@ -134,6 +134,8 @@ pub(super) struct Answer {
 #[derive(Debug)]
 pub(super) enum Refusal {
     Unsupported,
+    /// It said nothing for so long.
+    Silent(Duration),
     Failed(String),
 }
 
@@ -258,6 +260,7 @@ impl Network {
         }
         let failed =
             |reason: String| Error::Open { peer, reason: format!("{}: {reason}", protocols.join(", ")) };
+        let silent = |limit| Error::OpenTimeout { peer, protocols: protocols.join(", "), limit };
         let open = async {
             // a connection may end just now, and another be there at once
             for _ in 0..2 {
@@ -275,6 +278,7 @@ impl Network {
                     Some(Err(Refusal::Unsupported)) => {
                         return Err(Error::Unsupported { peer, protocols: protocols.join(", ") });
                     }
+                    Some(Err(Refusal::Silent(limit))) => return Err(silent(limit)),
                     Some(Err(Refusal::Failed(reason))) => return Err(failed(reason)),
                     None => {}
                 }
@@ -283,7 +287,7 @@ impl Network {
         };
         match tokio::time::timeout(streams.open_timeout, open).await {
             Ok(opened) => opened,
-            Err(_) => Err(failed(format!("no answer in {:?}", streams.open_timeout))),
+            Err(_) => Err(silent(streams.open_timeout)),
         }
     }
 
