@@ -40,9 +40,6 @@ pub(super) fn warn_of_missing(config: &Config) {
         let addrs = &config.pinsvcapi.http_listen_multiaddress;
         warn!(target: "pinsvcapi", "api.pinsvcapi is configured, but this version has no pinning service API yet: nothing listens on {addrs:?}");
     }
-    if !config.cluster.disable_repinning {
-        warn!(target: "cluster", "cluster.disable_repinning is false, but this version does not re-allocate the pins of lost peers yet");
-    }
 }
 
 #[cfg(test)]

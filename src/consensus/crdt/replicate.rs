@@ -60,6 +60,11 @@ impl Replication {
         Self { fetcher, recent, holders, holders_order, told: HashMap::new(), sync: None }
     }
 
+    fn forget_holders(&mut self) {
+        self.holders = HashMap::new();
+        self.holders_order = VecDeque::new();
+    }
+
     fn remember(&mut self, announced: Announced) {
         if self.holders.insert(announced.head, announced.holders).is_none() {
             self.holders_order.push_back(announced.head);
@@ -238,6 +243,10 @@ impl Worker {
             return;
         }
         self.replication.sync = None;
+        if !self.state.is_walking() {
+            // nothing is left to fetch beneath any of them
+            self.replication.forget_holders();
+        }
         let took = since.elapsed();
         if took >= LONG_SYNC {
             let height = self.state.heads().max_height();

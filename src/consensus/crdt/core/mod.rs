@@ -224,6 +224,11 @@ impl State {
         self.walk.n_unfinished()
     }
 
+    /// Whether any node is known that is to be processed.
+    pub fn is_walking(&self) -> bool {
+        self.walk.has_claims()
+    }
+
     /// Whether [`Event::Continue`] has something to do.
     pub fn has_more(&self) -> bool {
         self.walk.has_ready() || self.repair.is_some()

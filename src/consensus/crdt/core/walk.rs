@@ -129,6 +129,10 @@ impl Walk {
         !self.ready.is_empty() || !self.fetched.is_empty()
     }
 
+    pub(super) fn has_claims(&self) -> bool {
+        !self.claims.is_empty()
+    }
+
     /// Claims whose block could not be had.
     pub(super) fn n_stalled(&self) -> usize {
         self.stalled.len()
