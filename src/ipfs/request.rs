@@ -150,7 +150,7 @@ impl Daemon {
     ) -> Result<Reply, Error> {
         debug!(target: "ipfshttp", "posting /{path}");
         if !self.throttle.is_open() {
-            limit.hold(self.throttle.pass()).await?;
+            limit.hold(self.throttle.pass()).await?.map_err(|cause| self.unreachable(path, &*cause))?;
         }
         let mut in_flight = InFlight { throttle: &self.throttle, answered: false };
         let exchange = self.exchange(path, content_type, body, &mut in_flight);
@@ -160,12 +160,7 @@ impl Daemon {
                 error!(target: "ipfshttp", "error posting to IPFS: {failure}");
                 return Err(failure);
             }
-            Err(cause) => {
-                let url = format!("{}/api/v0/{path}", self.origin);
-                let failure = Error::Unreachable { method: "Post", url, cause: cause.to_string() };
-                error!(target: "ipfshttp", "error posting to IPFS: {failure}");
-                return Err(failure);
-            }
+            Err(cause) => return Err(self.unreachable(path, cause)),
         };
         drop(in_flight);
         reply.limit = limit;
@@ -173,6 +168,13 @@ impl Daemon {
             200 => Ok(reply),
             _ => Err(reply.refusal().await),
         }
+    }
+
+    fn unreachable(&self, path: &str, cause: impl ToString) -> Error {
+        let url = format!("{}/api/v0/{path}", self.origin);
+        let failure = Error::Unreachable { method: "Post", url, cause: cause.to_string() };
+        error!(target: "ipfshttp", "error posting to IPFS: {failure}");
+        failure
     }
 
     /// Sends a request and follows where the replies lead.
@@ -281,13 +283,21 @@ impl Daemon {
                 }
             }
         }
-        let mut link = match (&target.elsewhere, &self.via) {
-            (Some(address), _) => Link::open(address).await?,
-            (None, None) => Link::open(&self.address).await?,
+        let opened = match (&target.elsewhere, &self.via) {
+            (Some(address), _) => return Self::on_new(Link::open(address).await?, request).await,
+            (None, None) => Link::open(&self.address).await,
             (None, Some(via)) => {
-                Link::open(&via.address).await.map_err(|cause| format!("proxyconnect tcp: {cause}"))?
+                Link::open(&via.address).await.map_err(|cause| format!("proxyconnect tcp: {cause}"))
             }
         };
+        let link = opened.inspect_err(|cause| self.throttle.refused(cause))?;
+        Self::on_new(link, request).await
+    }
+
+    async fn on_new(
+        mut link: Link,
+        request: Request<Outgoing>,
+    ) -> Result<(Link, Response<Incoming>), String> {
         match link.send(request).await {
             Ok(response) => Ok((link, response)),
             Err(Failure::NotSent(_, cause) | Failure::Lost(cause)) => Err(cause),

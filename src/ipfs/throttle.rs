@@ -1,13 +1,15 @@
 //! The brake for a daemon that does not answer: after ten failures in a row, one request a second in all.
 //!
 //! Any HTTP response releases the brake. The tick for a request is made ready when the one before it is
-//! taken, as the reference does, so the first request after the tenth failure still goes at once.
+//! taken, as the reference does, so the first request after the tenth failure still goes at once. Where the one that
+//! went could not even connect, those who waited for their turn have their answer too: nobody waits longer than a
+//! connection takes, and a pause.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -30,6 +32,8 @@ pub(super) struct Throttle {
     /// Requests wait in line here, so that one that gives up takes no tick with it.
     line: Semaphore,
     lifted: Notify,
+    /// Why the last connection could not be made.
+    refused: watch::Sender<Arc<str>>,
 }
 
 impl Throttle {
@@ -41,6 +45,7 @@ impl Throttle {
             next_at: Mutex::new(None),
             line: Semaphore::new(1),
             lifted: Notify::new(),
+            refused: watch::Sender::new("".into()),
         }
     }
 
@@ -49,19 +54,29 @@ impl Throttle {
         self.failed.load(Ordering::Relaxed) == 0
     }
 
-    /// Waits until a request may go; at once while the daemon answers.
-    pub(super) async fn pass(&self) {
+    /// Waits until a request may go; at once while the daemon answers. An error is why somebody else could not
+    /// connect in the meantime.
+    pub(super) async fn pass(&self) -> Result<(), Arc<str>> {
         let lifted = self.lifted.notified();
         tokio::pin!(lifted);
         // Registered before the count is read again, so that no response slips in between.
         lifted.as_mut().enable();
         if self.is_open() {
-            return;
+            return Ok(());
         }
+        let mut refused = self.refused.subscribe();
         tokio::select! {
-            () = lifted => {}
-            () = self.tick() => {}
+            biased;
+            () = lifted => Ok(()),
+            () = self.tick() => Ok(()),
+            // the sender is ours: it is there
+            _ = refused.changed() => Err(Arc::clone(&refused.borrow())),
         }
+    }
+
+    /// A connection could not be made.
+    pub(super) fn refused(&self, cause: &str) {
+        self.refused.send_replace(cause.into());
     }
 
     async fn tick(&self) {
@@ -112,7 +127,7 @@ mod tests {
     async fn failing(pause: Duration, n_failures: usize) -> Throttle {
         let throttle = Throttle::new(pause);
         for _ in 0..n_failures {
-            throttle.pass().await;
+            throttle.pass().await.unwrap();
             throttle.unanswered();
         }
         throttle
@@ -129,7 +144,7 @@ mod tests {
         let throttle = failing(pause, 12).await;
         let start = Instant::now();
         for _ in 0..5 {
-            throttle.pass().await;
+            throttle.pass().await.unwrap();
             throttle.unanswered();
         }
         // the first pause began with the twelfth request
@@ -147,12 +162,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_who_cannot_connect_answers_for_all_who_wait() {
+        let throttle = failing(Duration::from_secs(3600), 12).await;
+        let mut waiting = Box::pin(futures::future::join_all((0..50).map(|_| throttle.pass())));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        throttle.refused("connection refused");
+        let answers = waiting.now_or_never().unwrap();
+        assert!(answers.iter().all(|answer| answer == &Err("connection refused".into())), "{answers:?}");
+        // whoever comes later waits for the next attempt
+        assert!(throttle.pass().now_or_never().is_none());
+    }
+
+    #[tokio::test]
     async fn one_who_gives_up_takes_no_tick_with_it() {
         let pause = Duration::from_secs(1);
         let throttle = failing(pause, 12).await;
         let start = Instant::now();
         assert!(throttle.pass().now_or_never().is_none());
-        throttle.pass().await;
+        throttle.pass().await.unwrap();
         assert!(start.elapsed() < pause * 2, "{:?}", start.elapsed());
     }
 }

@@ -168,9 +168,13 @@ fn normalise(value: &mut Value) {
                 if is_of_the_moment.contains(&key.as_str()) {
                     *value = Value::Null;
                 }
-                // the words depend on when and how often each peer has dialled, among originals too
+                // the words depend on when and how often each peer has dialled, and whether the connection was still
+                // there when it asked; among originals too
                 let is_unreachable = |error: &str| {
-                    error.starts_with("failed to dial: ") || error == "context deadline exceeded"
+                    error.starts_with("failed to dial: ")
+                        || error == "context deadline exceeded"
+                        || error.contains("stream reset")
+                        || error.contains("connection closed")
                 };
                 if key == "error" && value.as_str().is_some_and(is_unreachable) {
                     *value = "unreachable".into();
