@@ -11,11 +11,6 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
         ("api.restapi.ssl_cert_file", rest.present && !rest.ssl_cert_file.is_empty(), "TLS"),
         ("api.restapi.ssl_key_file", rest.present && !rest.ssl_key_file.is_empty(), "TLS"),
         (
-            "api.restapi.basic_auth_credentials",
-            rest.present && rest.basic_auth_credentials.is_some(),
-            "authentication",
-        ),
-        (
             "api.restapi.libp2p_listen_multiaddress",
             rest.present && !rest.libp2p_listen_multiaddress.is_empty(),
             "HTTP over libp2p",
@@ -65,7 +60,6 @@ mod tests {
             refused(|config| config.raft.present = true),
             refused(|config| config.restapi.ssl_cert_file = "a".into()),
             refused(|config| config.restapi.ssl_key_file = "a".into()),
-            refused(|config| config.restapi.basic_auth_credentials = Some([("u".into(), "p".into())].into())),
             refused(|config| {
                 config.restapi.libp2p_listen_multiaddress = vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()];
             }),
@@ -77,7 +71,6 @@ mod tests {
             "consensus.raft",
             "api.restapi.ssl_cert_file",
             "api.restapi.ssl_key_file",
-            "api.restapi.basic_auth_credentials",
             "api.restapi.libp2p_listen_multiaddress",
             "api.ipfsproxy.node_https",
             "observations.metrics.enable_stats",

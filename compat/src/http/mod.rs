@@ -1,20 +1,23 @@
 //! HTTP/1.1 with the habits of Go's net/http, for every HTTP face of the peer.
 //!
 //! ```text
-//!  listen ── conn ── wire ── hyper ── conn ── log ── cors ── mux ── a face's handler
-//!  sockets   tasks   heads,  framing  order of      layers   table   answers through `respond`,
-//!                    limits           headers                        uploads through `multipart`
+//!  listen ── conn ── wire ── hyper ── conn ── log ── auth ── cors ── mux ── a face's handler
+//!  sockets   tasks   heads,  framing  order of        layers         table   answers through `respond`,
+//!                    limits           headers                                uploads through `multipart`
 //! ```
 //!
 //! - hyper keeps framing and keep-alive. What it does otherwise than Go's server is put right in `wire` and
 //!   `conn`: trailers without being asked for, time limits, refusals, the order of headers.
-//! - Nothing here knows a route, a configuration file or a cluster; faces pass values in.
+//! - Nothing here knows a route, a configuration file or a cluster; faces pass values in. `face` puts the layers
+//!   together for the section that REST API and pinning service share.
 //! - Memory per connection is bounded: a head by its limit, bodies by the pieces in flight.
 //! - Whoever drops an answer's body, or loses its client, ends the work behind it.
 
+pub mod auth;
 pub mod client;
 pub mod conn;
 pub mod cors;
+pub mod face;
 pub mod listen;
 pub mod log;
 pub mod multipart;

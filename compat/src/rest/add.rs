@@ -15,6 +15,7 @@ use super::error::{Failure, document};
 use super::{Answer, Call};
 use crate::api::{self, ErrorKind, Items};
 use crate::go::json;
+use crate::http::face::ReplacesConfigured;
 use crate::http::multipart::Multipart;
 use crate::http::respond::{self, Body, BodyError, Lines, Response, X_STREAM_ERROR, header_safe};
 use crate::types::{AddParams, AddedOutput};
@@ -48,6 +49,7 @@ pub(super) async fn add(call: Call) -> Answer {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.extensions_mut().insert(ReplacesConfigured);
     Ok(response)
 }
 
@@ -114,15 +116,5 @@ impl futures::Stream for Outputs {
                 None
             }
         })
-    }
-}
-
-/// Configured values that an answer of `/add` overwrites instead of adding to them.
-pub(super) fn overwrite_custom(response: &mut Response) {
-    for name in [CONTENT_TYPE, CACHE_CONTROL] {
-        // configured values come first, the answer's own last
-        if let Some(own) = response.headers().get_all(&name).iter().next_back().cloned() {
-            response.headers_mut().insert(name, own);
-        }
     }
 }

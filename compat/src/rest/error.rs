@@ -22,11 +22,6 @@ impl Failure {
         Self { status: StatusCode::BAD_REQUEST, message: message.into() }
     }
 
-    /// A path without a route: 404.
-    pub(super) fn no_route() -> Self {
-        Self { status: StatusCode::NOT_FOUND, message: "not found".into() }
-    }
-
     /// `POST /token` where nobody needs a token: 401.
     pub(super) fn no_credentials() -> Self {
         Self { status: StatusCode::UNAUTHORIZED, message: "unauthorized".into() }
