@@ -15,23 +15,32 @@ use multihash_codetable::{Code, MultihashDigest as _};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::Notify;
 
 const SECRET: [u8; 32] = [42; 32];
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
-struct Shelf(Mutex<HashMap<Cid, Vec<u8>>>);
+struct Shelf {
+    blocks: Mutex<HashMap<Cid, Vec<u8>>>,
+    /// Somebody asked for what is not here.
+    missed: Notify,
+}
 
 impl Blocks for Shelf {
     fn block(&self, cid: &Cid) -> Option<Vec<u8>> {
-        self.0.lock().unwrap().get(cid).cloned()
+        let found = self.blocks.lock().unwrap().get(cid).cloned();
+        if found.is_none() {
+            self.missed.notify_one();
+        }
+        found
     }
 }
 
 impl Shelf {
     fn put(&self, data: &[u8]) -> Cid {
         let cid = cid_of(data);
-        self.0.lock().unwrap().insert(cid, data.to_vec());
+        self.blocks.lock().unwrap().insert(cid, data.to_vec());
         cid
     }
 }
@@ -143,7 +152,8 @@ async fn blocks_go_both_ways_beside_the_original_bitswap() {
     // one that it gets while we wait
     let (late, likely) = (b"stored late", [theirs]);
     let (fetched, ()) = tokio::join!(network.fetch_block(cid_of(late), &likely), async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // what is asked for later is answered later: it knows by now what we wait for
+        network.fetch_block(cid_of(&blocks[0]), &likely).await.unwrap();
         probe.say(&format!("block {}", hex::encode(late))).await;
     });
     assert_eq!(fetched.unwrap(), &late[..]);
@@ -164,7 +174,7 @@ async fn blocks_go_both_ways_beside_the_original_bitswap() {
     let late = b"we store it late";
     let cid = cid_of(late);
     let (fetched, ()) = tokio::join!(probe.fetches(&cid), async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        shelf.missed.notified().await;
         shelf.put(late);
         network.blocks_stored(&[cid]);
     });

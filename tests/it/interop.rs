@@ -12,6 +12,8 @@ use ipfs_cluster::wire;
 use libp2p::identity::Keypair;
 use tempfile::TempDir;
 
+use crate::support::free_port;
+
 const SECRET: [u8; 32] = [42; 32];
 const TOPIC: &str = "monitor.metrics";
 const LIMIT: Duration = Duration::from_secs(40);
@@ -30,10 +32,6 @@ impl Drop for Original {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Original {

@@ -9,8 +9,8 @@ use ipfs_cluster::wire::{key, pin_pb};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::scripted::{SECRET, Scripted};
-use crate::support::{Peer, cid, eventually};
+use crate::scripted::Scripted;
+use crate::support::{Peer, SECRET, cid, eventually};
 
 /// How soon a write of one side is to be on the other, once their meshes stand.
 const PROMPT: Duration = Duration::from_secs(2);

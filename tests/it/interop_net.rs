@@ -12,7 +12,8 @@ use ipfs_cluster::wire::crdt_pb::node_cid;
 use libp2p::identity::Keypair;
 use tokio::sync::mpsc;
 
-use crate::scripted::{SECRET, Scripted};
+use crate::scripted::Scripted;
+use crate::support::SECRET;
 
 const TOPIC: &str = "monitor.metrics";
 
@@ -164,7 +165,8 @@ async fn blocks_of_every_size_go_both_ways_and_late_ones_too() {
     let (late, cid) = (block(200, 300), node_cid(&block(200, 300)));
     let fetch = ours.network.fetch_block(cid, &[]);
     let serve = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // what is asked for later is answered later: it knows by now what we wait for
+        ours.network.fetch_block(node_cid(&block(100, 1)), &[go.id]).await.unwrap();
         go.run(&format!("block {}", hex::encode(&late))).await;
     };
     let (fetched, ()) = tokio::join!(tokio::time::timeout(LIMIT, fetch), serve);

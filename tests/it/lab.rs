@@ -18,9 +18,7 @@ use futures::stream;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Peer, cid, send, set_member};
-
-const SECRET: &str = "5f0a3c9d1e7b24680f1e2d3c4b5a69788796a5b4c3d2e1f00123456789abcdef";
+use crate::support::{Peer, SECRET, cid, free_port, send, set_member};
 
 /// How soon a write is to be everywhere.
 const PROMPT: Duration = Duration::from_secs(2);
@@ -113,7 +111,7 @@ impl Lab {
                 informer["metric_ttl"] = "8s".into();
             }
             // a peer that comes back is found at its old address
-            let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let port = free_port();
             config["cluster"]["listen_multiaddress"] = json!([format!("/ip4/127.0.0.1/tcp/{port}")]);
         };
         let mut peer = match kind {

@@ -4,9 +4,7 @@ use cluster_compat::testing::kubo::FakeKubo;
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
-use super::support::{Peer, cid, eventually};
-
-const SECRET: &str = "5f0a3c9d1e7b24680f1e2d3c4b5a69788796a5b4c3d2e1f00123456789abcdef";
+use crate::support::{Peer, SECRET, cid, eventually};
 
 /// Two members, the second joined by the first.
 struct Two {

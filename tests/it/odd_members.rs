@@ -11,8 +11,8 @@ use ipfs_cluster::wire::{id, metric};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::scripted::{SECRET, Scripted};
-use crate::support::{Peer, cid, eventually};
+use crate::scripted::Scripted;
+use crate::support::{Peer, SECRET, cid, eventually};
 
 /// What one silent member may cost, and what a busy machine adds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15 + 5);

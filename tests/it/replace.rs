@@ -18,9 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Mutex, RwLock};
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Peer, cid, send, set_member};
-
-const SECRET: &str = "5f0a3c9d1e7b24680f1e2d3c4b5a69788796a5b4c3d2e1f00123456789abcdef";
+use crate::support::{Peer, SECRET, cid, free_port, send, set_member};
 
 const N_PEERS: usize = 3;
 
@@ -147,7 +145,7 @@ async fn start_originals(go: &OsString) -> (Vec<FakeKubo>, Vec<Peer>) {
     let (mut daemons, mut peers, mut addrs) = (Vec::new(), Vec::<Peer>::new(), Vec::new());
     for _ in 0..N_PEERS {
         let daemon = FakeKubo::start().await.unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let mut peer = Peer::init_program(go.clone(), &daemon, |config| {
             set_member(config, SECRET);
             config["cluster"]["peer_addresses"] = json!(addrs);

@@ -8,10 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use cluster_compat::types::{Multiaddr, PeerId};
 use serde_json::Value;
 
-use crate::support::eventually;
-
-/// The secret of the clusters these peers are in.
-pub(crate) const SECRET: &str = "5f0a3c9d1e7b24680f1e2d3c4b5a69788796a5b4c3d2e1f00123456789abcdef";
+use crate::support::{SECRET, eventually};
 
 /// The program, or why there is none.
 fn program() -> Result<&'static Path, &'static str> {

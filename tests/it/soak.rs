@@ -14,9 +14,7 @@ use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::support::{Peer, cid, eventually, send, set_member};
-
-const SECRET: &str = "5f0a3c9d1e7b24680f1e2d3c4b5a69788796a5b4c3d2e1f00123456789abcdef";
+use crate::support::{Peer, SECRET, cid, eventually, free_port, send, set_member};
 
 /// The one that restarts is the last.
 const N_PEERS: usize = 3;
@@ -177,7 +175,7 @@ async fn peers_do_not_grow_while_one_restarts_again_and_again() {
     let (mut daemons, mut peers, mut addrs) = (Vec::new(), Vec::<Peer>::new(), Vec::new());
     for _ in 0..N_PEERS {
         let daemon = FakeKubo::start().await.unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let mut peer = Peer::init(&daemon, |config| {
             set_member(config, SECRET);
             config["cluster"]["peer_addresses"] = json!(addrs);

@@ -26,6 +26,14 @@ fn program() -> OsString {
         .unwrap_or_else(|| env!("CARGO_BIN_EXE_ipfs-cluster-service").into())
 }
 
+/// The secret of clusters of these tests.
+pub(crate) const SECRET: &str = "5f0a3c9d1e7b24680f1e2d3c4b5a69788796a5b4c3d2e1f00123456789abcdef";
+
+/// A port nobody listens on, for a peer that is found at its old address when it comes back.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 /// What a member of a cluster needs: a known secret, and gossip that starts soon.
 pub(crate) fn set_member(config: &mut Value, secret: &str) {
     config["cluster"]["secret"] = secret.into();
