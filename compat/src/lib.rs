@@ -10,7 +10,7 @@
 //! | [`api`] | what a cluster peer can be asked, and how it fails |
 //! | [`config`] | `service.json`, `identity.json`, the peerstore file |
 //! | [`http`] | HTTP/1.1 with the habits of Go's net/http |
-//! | [`rest`], [`proxy`] | the REST API (9094) and the IPFS proxy (9095) |
+//! | [`rest`], [`proxy`], [`pinsvc`] | the REST API (9094), the IPFS proxy (9095), the pinning service (9097) |
 //! | [`client`] | [`api::ClusterApi`] over HTTP |
 //! | `testing` | a fake cluster, a fake daemon and golden replay (feature `testing`) |
 
@@ -19,6 +19,7 @@ pub mod client;
 pub mod config;
 pub mod go;
 pub mod http;
+pub mod pinsvc;
 pub mod proxy;
 pub mod rest;
 #[cfg(feature = "testing")]

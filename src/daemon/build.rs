@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cluster_compat::api::ClusterApi;
 use cluster_compat::config::peerstore;
 use cluster_compat::http::listen::Listener;
+use cluster_compat::pinsvc::PinSvc;
 use cluster_compat::proxy::Proxy;
 use cluster_compat::rest::Rest;
 use cluster_compat::types::{Multiaddr, PeerId, multiaddr_peer};
@@ -52,7 +53,6 @@ pub(super) struct Running {
 pub(super) async fn build(args: RunArgs) -> Result<Running, Error> {
     let RunArgs { config, identity, folder, .. } = &args;
     unserved::check(config).map_err(Error::Unserved)?;
-    unserved::warn_of_missing(config);
 
     let db = open_store(&args).await?;
     let network_tasks = Tasks::new();
@@ -70,6 +70,8 @@ pub(super) async fn build(args: RunArgs) -> Result<Running, Error> {
         network.accept(&[rpc::PROTOCOL], rpc::MAX_WAITING).map_err(Error::step("creating RPC server"))?;
     let rest_addrs = config.restapi.present.then_some(&config.restapi.http_listen_multiaddress);
     let rest_listeners = bind(rest_addrs, "creating REST API component").await?;
+    let pinsvc_addrs = config.pinsvcapi.present.then_some(&config.pinsvcapi.http_listen_multiaddress);
+    let pinsvc_listeners = bind(pinsvc_addrs, "creating Pinning Service API component").await?;
     let proxy_addrs = config.ipfsproxy.present.then_some(&config.ipfsproxy.listen_multiaddress);
     let proxy_listeners = bind(proxy_addrs, "creating IPFS Proxy component").await?;
     let ipfs =
@@ -144,6 +146,11 @@ pub(super) async fn build(args: RunArgs) -> Result<Running, Error> {
         let rest = Rest::new(&config.restapi, folder, Arc::clone(&api));
         let rest = rest.map_err(Error::step("creating REST API component"))?;
         apis.spawn("rest api", rest.serve(rest_listeners, apis.token()));
+    }
+    if config.pinsvcapi.present {
+        let pinsvc = PinSvc::new(&config.pinsvcapi, folder, Arc::clone(&api));
+        let pinsvc = pinsvc.map_err(Error::step("creating Pinning Service API component"))?;
+        apis.spawn("pinning service api", pinsvc.serve(pinsvc_listeners, apis.token()));
     }
     if config.ipfsproxy.present {
         let proxy = Proxy::new(&config.ipfsproxy, folder, api);

@@ -1,11 +1,10 @@
 //! What can be configured and is not served yet. It is refused by the name of its key, never ignored.
 
 use cluster_compat::config::Config;
-use tracing::warn;
 
 /// The first key that asks for something this version does not have.
 pub(super) fn check(config: &Config) -> Result<(), String> {
-    let rest = &config.restapi;
+    let (rest, pinsvc) = (&config.restapi, &config.pinsvcapi);
     let asks = [
         ("consensus.raft", config.raft.present, "raft consensus"),
         ("api.restapi.ssl_cert_file", rest.present && !rest.ssl_cert_file.is_empty(), "TLS"),
@@ -13,6 +12,18 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
         (
             "api.restapi.libp2p_listen_multiaddress",
             rest.present && !rest.libp2p_listen_multiaddress.is_empty(),
+            "HTTP over libp2p",
+        ),
+        ("api.pinsvcapi.ssl_cert_file", pinsvc.present && !pinsvc.ssl_cert_file.is_empty(), "TLS"),
+        ("api.pinsvcapi.ssl_key_file", pinsvc.present && !pinsvc.ssl_key_file.is_empty(), "TLS"),
+        (
+            "api.pinsvcapi.basic_auth_credentials",
+            pinsvc.present && pinsvc.basic_auth_credentials.is_some(),
+            "authentication",
+        ),
+        (
+            "api.pinsvcapi.libp2p_listen_multiaddress",
+            pinsvc.present && !pinsvc.libp2p_listen_multiaddress.is_empty(),
             "HTTP over libp2p",
         ),
         (
@@ -26,14 +37,6 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
     match asks.into_iter().find(|(_, is_asked, _)| *is_asked) {
         Some((key, _, what)) => Err(format!("{key} is set, but {what} is not supported yet by this version")),
         None => Ok(()),
-    }
-}
-
-/// Says what the configuration holds by default and this version leaves out.
-pub(super) fn warn_of_missing(config: &Config) {
-    if config.pinsvcapi.present {
-        let addrs = &config.pinsvcapi.http_listen_multiaddress;
-        warn!(target: "pinsvcapi", "api.pinsvcapi is configured, but this version has no pinning service API yet: nothing listens on {addrs:?}");
     }
 }
 
@@ -63,6 +66,10 @@ mod tests {
             refused(|config| {
                 config.restapi.libp2p_listen_multiaddress = vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()];
             }),
+            refused(|config| config.pinsvcapi.ssl_cert_file = "a".into()),
+            refused(|config| {
+                config.pinsvcapi.basic_auth_credentials = Some([("u".into(), "p".into())].into())
+            }),
             refused(|config| config.ipfsproxy.node_https = true),
             refused(|config| config.metrics.enable_stats = true),
             refused(|config| config.tracing.enable_tracing = true),
@@ -72,6 +79,8 @@ mod tests {
             "api.restapi.ssl_cert_file",
             "api.restapi.ssl_key_file",
             "api.restapi.libp2p_listen_multiaddress",
+            "api.pinsvcapi.ssl_cert_file",
+            "api.pinsvcapi.basic_auth_credentials",
             "api.ipfsproxy.node_https",
             "observations.metrics.enable_stats",
             "observations.tracing.enable_tracing",

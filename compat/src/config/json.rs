@@ -7,16 +7,16 @@ const MAX_DEPTH: usize = 256;
 
 /// A parsed value, and the text it was parsed from.
 #[derive(Debug, Clone)]
-pub(super) struct Json<'a> {
+pub(crate) struct Json<'a> {
     /// The text of the value, without white space around it.
-    pub(super) raw: &'a str,
+    pub(crate) raw: &'a str,
     /// What it says.
-    pub(super) kind: Kind<'a>,
+    pub(crate) kind: Kind<'a>,
 }
 
 /// What a JSON value says. Objects keep the order and the duplicates of their keys, as later ones win.
 #[derive(Debug, Clone)]
-pub(super) enum Kind<'a> {
+pub(crate) enum Kind<'a> {
     Null,
     Bool(bool),
     Number(&'a str),
@@ -27,7 +27,7 @@ pub(super) enum Kind<'a> {
 
 impl Kind<'_> {
     /// Go's word for the kind, in "cannot unmarshal {} into …".
-    pub(super) fn word(&self) -> &'static str {
+    pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Bool(_) => "bool",
@@ -40,7 +40,7 @@ impl Kind<'_> {
 }
 
 /// Parses a whole document; the error is the text of Go's `encoding/json`.
-pub(super) fn parse(text: &str) -> Result<Json<'_>, String> {
+pub(crate) fn parse(text: &str) -> Result<Json<'_>, String> {
     let mut parser = Parser { text, at: 0 };
     let value = parser.value(0)?;
     parser.skip_space();
@@ -48,6 +48,16 @@ pub(super) fn parse(text: &str) -> Result<Json<'_>, String> {
         None => Ok(value),
         Some(byte) => Err(unexpected(byte, "after top-level value")),
     }
+}
+
+/// Parses the first value of a text, whatever follows it, as a decoder of Go's does.
+pub(crate) fn parse_first(text: &str) -> Result<Json<'_>, String> {
+    let mut parser = Parser { text, at: 0 };
+    parser.value(0).map_err(|error| match parser.at < text.len() {
+        true => error,
+        false if text.trim_ascii().is_empty() => "EOF".to_owned(),
+        false => "unexpected EOF".to_owned(),
+    })
 }
 
 struct Parser<'a> {
@@ -234,7 +244,10 @@ impl<'a> Parser<'a> {
                 let point = 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00);
                 char::from_u32(point).unwrap_or(char::REPLACEMENT_CHARACTER)
             }
-            other => return Err(unexpected(other, "in string escape code")),
+            other => {
+                self.at -= 1;
+                return Err(unexpected(other, "in string escape code"));
+            }
         })
     }
 

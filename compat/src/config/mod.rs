@@ -26,7 +26,7 @@ mod file;
 mod identity;
 mod informer;
 mod ipfs;
-mod json;
+pub(crate) mod json;
 mod monitor;
 mod observe;
 pub mod peerstore;

@@ -238,7 +238,7 @@ impl Serialize for AddrJson<'_> {
 }
 
 /// Addresses in a document; `None` is `null`.
-pub(super) struct AddrsJson<'a>(pub(super) Option<&'a [Multiaddr]>);
+pub(crate) struct AddrsJson<'a>(pub(crate) Option<&'a [Multiaddr]>);
 
 impl Serialize for AddrsJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -124,7 +124,7 @@ fn read_varint(bytes: &[u8]) -> Result<(u64, &[u8]), String> {
 }
 
 /// A CID in a document; `None` is `null`.
-pub(super) struct CidJson<'a>(pub(super) Option<&'a Cid>);
+pub(crate) struct CidJson<'a>(pub(crate) Option<&'a Cid>);
 
 impl Serialize for CidJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -18,6 +18,9 @@ mod peer;
 mod pin;
 mod status;
 
+pub(crate) use self::addr::AddrsJson;
+pub(crate) use self::cid::CidJson;
+
 pub use self::add::{AddParams, AddedOutput, DEFAULT_SHARD_SIZE, Format, Layout};
 pub use self::addr::{Multiaddr, multiaddr_peer, multiaddr_text, parse_multiaddr};
 pub use self::cid::{Cid, parse_cid, parse_cid_bytes};
