@@ -36,13 +36,17 @@ struct Server {
 }
 
 async fn serve() -> Server {
+    serve_as(HttpApi::pinsvc()).await
+}
+
+async fn serve_as(config: HttpApi) -> Server {
     let fake = FakeCluster::new();
     let any: Multiaddr = parse_multiaddr("/ip4/127.0.0.1/tcp/0").unwrap();
     let listener = Listener::bind(&any).await.unwrap();
     let port = listener.local_addr().to_string().rsplit('/').next().unwrap().parse().unwrap();
     let api: Arc<dyn ClusterApi> = Arc::new(fake.clone());
     let mut serving = JoinSet::new();
-    let service = PinSvc::new(&HttpApi::pinsvc(), Path::new("."), api).unwrap();
+    let service = PinSvc::new(&config, Path::new("."), api).unwrap();
     serving.spawn(service.serve(vec![listener], CancellationToken::new()));
     Server { addr: SocketAddr::from(([127, 0, 0, 1], port)), fake, _serving: serving }
 }
@@ -451,4 +455,24 @@ async fn a_list_longer_than_a_page_is_whole_or_cut_off() {
     assert_eq!(results.into_iter().map(|(id, _)| id).collect::<BTreeSet<_>>(), newest);
     let (count, results) = page(&server, "limit=5000&name=x").await;
     assert_eq!((count, results.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn users_get_tokens_and_others_the_error_document() {
+    let mut config = HttpApi::pinsvc();
+    config.basic_auth_credentials = Some([("user".into(), "secret".into())].into());
+    let server = serve_as(config).await;
+    let with = |method: &str, target: &str, credentials: &str| {
+        let headers = vec![("Authorization".to_owned(), credentials.to_owned())];
+        Step { headers, ..request(method, target, None) }
+    };
+    assert_eq!(ask(&server, "GET", "/pins", None).await, (401, refusal("unauthorized: no auth provided")));
+    let answer = exchange(server.addr, &with("GET", "/pins", "Bearer x")).await;
+    assert_eq!((answer.status, text(&answer.body)), (401, refusal("unauthorized: invalid token").as_str()));
+    // user:secret
+    let answer = exchange(server.addr, &with("POST", "/token", "Basic dXNlcjpzZWNyZXQ=")).await;
+    let token: Value = serde_json::from_str(text(&answer.body)).unwrap();
+    let bearer = format!("Bearer {}", token["token"].as_str().unwrap());
+    let answer = exchange(server.addr, &with("GET", "/pins", &bearer)).await;
+    assert_eq!((answer.status, text(&answer.body)), (200, "{\"count\":0,\"results\":[]}\n"));
 }

@@ -17,11 +17,6 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
         ("api.pinsvcapi.ssl_cert_file", pinsvc.present && !pinsvc.ssl_cert_file.is_empty(), "TLS"),
         ("api.pinsvcapi.ssl_key_file", pinsvc.present && !pinsvc.ssl_key_file.is_empty(), "TLS"),
         (
-            "api.pinsvcapi.basic_auth_credentials",
-            pinsvc.present && pinsvc.basic_auth_credentials.is_some(),
-            "authentication",
-        ),
-        (
             "api.pinsvcapi.libp2p_listen_multiaddress",
             pinsvc.present && !pinsvc.libp2p_listen_multiaddress.is_empty(),
             "HTTP over libp2p",
@@ -67,9 +62,6 @@ mod tests {
                 config.restapi.libp2p_listen_multiaddress = vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()];
             }),
             refused(|config| config.pinsvcapi.ssl_cert_file = "a".into()),
-            refused(|config| {
-                config.pinsvcapi.basic_auth_credentials = Some([("u".into(), "p".into())].into())
-            }),
             refused(|config| config.ipfsproxy.node_https = true),
             refused(|config| config.metrics.enable_stats = true),
             refused(|config| config.tracing.enable_tracing = true),
@@ -80,7 +72,6 @@ mod tests {
             "api.restapi.ssl_key_file",
             "api.restapi.libp2p_listen_multiaddress",
             "api.pinsvcapi.ssl_cert_file",
-            "api.pinsvcapi.basic_auth_credentials",
             "api.ipfsproxy.node_https",
             "observations.metrics.enable_stats",
             "observations.tracing.enable_tracing",

@@ -62,7 +62,13 @@ impl Client {
             };
             // An old pin that cannot be asked for is one that is not there.
             if self.pin_ls_cid(from, depth).await.is_ok_and(|status| status.is_pinned(-1)) {
-                return self.pin_update(from, &pin.cid).await;
+                match self.pin_update(from, &pin.cid).await {
+                    // The old pin may be on its way out; what is there of it need not be fetched again either way.
+                    Err(failure @ Error::Daemon { .. }) => {
+                        info!(target: "ipfshttp", "IPFS Pin Update request failed, pinning anew: {failure}");
+                    }
+                    done => return done,
+                }
             }
         }
         self.pin_add(&pin.cid, pin.max_depth).await?;

@@ -22,11 +22,6 @@ impl Failure {
         Self { status: StatusCode::BAD_REQUEST, reason: reason.into() }
     }
 
-    /// A path without a route: 404.
-    pub(super) fn no_route() -> Self {
-        Self { status: StatusCode::NOT_FOUND, reason: "not found".into() }
-    }
-
     /// A pin that has no status users see: 404.
     pub(super) fn no_pin() -> Self {
         Self { status: StatusCode::NOT_FOUND, reason: "pin not found".into() }
@@ -73,7 +68,7 @@ struct Detail<'a> {
 }
 
 /// The error document and its line feed; the failure is logged.
-fn document(status: StatusCode, reason: &str) -> Bytes {
+pub(super) fn document(status: StatusCode, reason: &str) -> Bytes {
     error!(target: "pinsvcapi", "sending error response: {}: {reason}", status.as_u16());
     let mut document = json::to_vec(&Document { error: Detail { reason } });
     document.push(b'\n');
