@@ -1,6 +1,7 @@
 //! `add`: files to the cluster instead of the daemon (spec: ipfs-proxy 7.5; rulings: proxy Q-P9, Q-P11, Q-P16,
 //! adder A5).
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -13,7 +14,7 @@ use serde::Serialize;
 use tracing::warn;
 
 use super::{Shared, error};
-use crate::api::{Entry, ErrorKind, Items, Result, Upload};
+use crate::api::{Entry, EntryKind, ErrorKind, Items, Result, Upload};
 use crate::go::json;
 use crate::go::query::Query;
 use crate::http::conn::Request;
@@ -45,12 +46,17 @@ pub(super) async fn add(shared: &Arc<Shared>, query: &Query, request: Request) -
         params.layout = Layout::Trickle;
     }
     params.no_pin |= query.get("pin") == "false";
+    if params.options.name.is_empty() {
+        params.options.name = query.get("pin-name").to_string();
+    }
     warn!(target: "ipfsproxy", "Proxy/add does not support all IPFS params. Current options: {params:?}");
 
     let streams = params.stream_channels;
-    let place = Place::default();
-    let shape = Shape { place: place.clone(), names_by_cid: !params.wrap_with_directory };
-    let events = shared.api.add(params, Box::new(Followed { upload, place }));
+    let files = Files::default();
+    let shape = Shape { files: files.clone(), wraps: params.wrap_with_directory };
+    let upload: Box<dyn Upload> =
+        if params.progress { Box::new(Followed { upload, files }) } else { Box::new(upload) };
+    let events = shared.api.add(params, upload);
     // the server's stop ends uploads under way
     let events = events.take_until(shared.stop.clone().cancelled_owned()).boxed();
     if streams { streamed(events, shape, started, expects).await } else { collected(events, shape).await }
@@ -73,48 +79,65 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
-/// The path of the entry that is read at the moment. Never held over an await.
-type Place = Arc<Mutex<Vec<u8>>>;
+/// The paths of the files that are read and not yet told to be done, in their order. As many as the adder is ahead of
+/// its reader. Never held over an await.
+type Files = Arc<Mutex<VecDeque<String>>>;
 
 /// How events are turned into Kubo's.
 struct Shape {
-    place: Place,
-    /// An entry without a name is called by its CID; a wrapping directory stays without.
-    names_by_cid: bool,
+    files: Files,
+    /// A wrapping directory stays without a name; any other entry without one is called by its CID.
+    wraps: bool,
 }
 
 impl Shape {
     fn event(&self, output: AddedOutput) -> Event {
         let hash = output.cid.map(|cid| cid.to_string());
+        if hash.is_some() {
+            self.is_done(&output.name);
+        }
         let name = match &hash {
-            Some(hash) if output.name.is_empty() && self.names_by_cid => hash.clone(),
+            Some(hash) if output.name.is_empty() && !self.wraps => hash.clone(),
             Some(_) => output.name,
             None => self.progress_name(output.name),
         };
         Event { name, hash, bytes: output.bytes, size: (output.size != 0).then(|| output.size.to_string()) }
     }
 
-    /// Progress lacks the top entry's name; Kubo's clients want the folder. A file without one stays without name.
+    /// The adder's progress lacks the top entry's name, which Kubo's clients look for.
     fn progress_name(&self, name: String) -> String {
-        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = String::from_utf8_lossy(&place);
-        let is_below = !name.is_empty() && path.ends_with(&format!("/{name}"));
-        if is_below { path.into_owned() } else { name }
+        if self.wraps {
+            return name;
+        }
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let below = |path: &str| path.split_once('/').map_or("", |(_, below)| below).to_string();
+        files.iter().find(|path| below(path) == name).cloned().unwrap_or(name)
+    }
+
+    /// Forgets a file, and those before it.
+    fn is_done(&self, name: &str) {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = files.iter().position(|path| path == name) {
+            files.drain(..=at);
+        }
     }
 }
 
-/// An upload that says where it is.
+/// An upload that says which files it has given.
 struct Followed<U> {
     upload: U,
-    place: Place,
+    files: Files,
 }
 
 #[async_trait]
 impl<U: Upload> Upload for Followed<U> {
     async fn next_entry(&mut self) -> Result<Option<Entry>> {
         let entry = self.upload.next_entry().await?;
-        if let Some(entry) = &entry {
-            self.place.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&entry.path);
+        if let Some(entry) = &entry
+            && entry.kind == EntryKind::File
+        {
+            let path = String::from_utf8_lossy(&entry.path).into_owned();
+            self.files.lock().unwrap_or_else(PoisonError::into_inner).push_back(path);
         }
         Ok(entry)
     }
@@ -228,33 +251,54 @@ mod tests {
     use super::*;
     use crate::types::parse_cid;
 
-    fn shape(place: &str, names_by_cid: bool) -> Shape {
-        Shape { place: Arc::new(Mutex::new(place.as_bytes().to_vec())), names_by_cid }
+    fn shape(files: &[&str], wraps: bool) -> Shape {
+        Shape { files: Arc::new(Mutex::new(files.iter().map(ToString::to_string).collect())), wraps }
     }
 
     fn json(shape: &Shape, output: AddedOutput) -> String {
         String::from_utf8(json::to_vec(&shape.event(output))).unwrap()
     }
 
+    const CID: &str = "QmV4STRyo1dygxGhZcr877TQ1M9AZuXhfm6HrXjxW1TYNP";
+
     #[test]
-    fn progress_carries_the_folder() {
-        let progress = |place: &str, name: &str| {
-            json(&shape(place, true), AddedOutput { name: name.into(), bytes: 5, ..AddedOutput::default() })
+    fn progress_carries_the_whole_path_however_far_the_upload_is() {
+        let shape = shape(&["dir/sub/a", "other/sub/a", "a.txt", ""], false);
+        let progress =
+            |name: &str| json(&shape, AddedOutput { name: name.into(), bytes: 5, ..AddedOutput::default() });
+        let done = |name: &str| {
+            let cid = Some(parse_cid(CID).unwrap());
+            json(&shape, AddedOutput { name: name.into(), cid, ..AddedOutput::default() })
         };
-        assert_eq!(progress("dir/sub/a", "sub/a"), r#"{"Name":"dir/sub/a","Bytes":5}"#);
-        assert_eq!(progress("a.txt", ""), r#"{"Name":"","Bytes":5}"#);
-        assert_eq!(progress("elsewhere", "a"), r#"{"Name":"a","Bytes":5}"#);
+        for _ in 0..2 {
+            assert_eq!(progress("sub/a"), r#"{"Name":"dir/sub/a","Bytes":5}"#);
+        }
+        done("dir/sub/a");
+        assert_eq!(progress("sub/a"), r#"{"Name":"other/sub/a","Bytes":5}"#);
+        done("other/sub/a");
+        assert_eq!(progress(""), r#"{"Name":"a.txt","Bytes":5}"#);
+        done("a.txt");
+        assert_eq!(progress(""), r#"{"Name":"","Bytes":5}"#, "a file without a name");
+        assert_eq!(progress("elsewhere"), r#"{"Name":"elsewhere","Bytes":5}"#);
+    }
+
+    #[test]
+    fn progress_below_a_wrapping_directory_is_whole_already() {
+        let shape = shape(&["d/a", "a"], true);
+        for name in ["a", "d/a"] {
+            let output = AddedOutput { name: name.into(), bytes: 5, ..AddedOutput::default() };
+            assert_eq!(json(&shape, output), format!(r#"{{"Name":"{name}","Bytes":5}}"#));
+        }
     }
 
     #[test]
     fn an_entry_without_a_name_is_called_by_its_cid() {
-        let cid = "QmV4STRyo1dygxGhZcr877TQ1M9AZuXhfm6HrXjxW1TYNP";
         let output =
-            || AddedOutput { cid: Some(parse_cid(cid).unwrap()), size: 14, ..AddedOutput::default() };
+            || AddedOutput { cid: Some(parse_cid(CID).unwrap()), size: 14, ..AddedOutput::default() };
         assert_eq!(
-            json(&shape("", true), output()),
-            format!(r#"{{"Name":"{cid}","Hash":"{cid}","Size":"14"}}"#)
+            json(&shape(&[], false), output()),
+            format!(r#"{{"Name":"{CID}","Hash":"{CID}","Size":"14"}}"#)
         );
-        assert_eq!(json(&shape("", false), output()), format!(r#"{{"Name":"","Hash":"{cid}","Size":"14"}}"#));
+        assert_eq!(json(&shape(&[], true), output()), format!(r#"{{"Name":"","Hash":"{CID}","Size":"14"}}"#));
     }
 }

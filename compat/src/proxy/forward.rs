@@ -82,7 +82,13 @@ impl Forward {
         let asks_upgrade = has_token(&head.headers, &CONNECTION, "upgrade");
         let upgrade = head.headers.get(UPGRADE).filter(|_| asks_upgrade).cloned();
         let wants_trailers = has_token(&head.headers, &TE, "trailers");
+        let is_chunked = !body.is_end_stream() && body.size_hint().exact().is_none();
+        let announced: Vec<HeaderValue> =
+            head.headers.get_all(TRAILER).iter().filter(|_| is_chunked).cloned().collect();
         remove_hop_by_hop(&mut head.headers);
+        for names in announced {
+            head.headers.append(TRAILER, names);
+        }
         if wants_trailers {
             head.headers.insert(TE, HeaderValue::from_static("trailers"));
         }

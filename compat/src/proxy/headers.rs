@@ -30,6 +30,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// Most that is read of a body nobody wants, so that its connection can be used again.
 const MAX_BODY: usize = 64 << 10;
 
+/// What is asked with a browser's head: every daemon has it, and it harms none.
+const REFUSAL_PATH: &str = "/api/v0/version";
+
 const GO_CLIENT: HeaderValue = HeaderValue::from_static("Go-http-client/1.1");
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 
@@ -40,6 +43,8 @@ pub(super) struct DaemonHeaders {
     names: Vec<HeaderName>,
     /// Zero: extracted once.
     ttl: Duration,
+    /// Longest wait for an answer.
+    patience: Duration,
     /// Never held over an await.
     memory: Mutex<Memory>,
 }
@@ -58,7 +63,7 @@ impl DaemonHeaders {
             names.push(name.parse().map_err(|_| Error::HeaderName(name.clone()))?);
         }
         let path = if path.starts_with('/') { path.to_string() } else { format!("/{path}") };
-        Ok(Self { daemon, path, names, ttl, memory: Mutex::default() })
+        Ok(Self { daemon, path, names, ttl, patience: ASK_TIMEOUT, memory: Mutex::default() })
     }
 
     /// The headers of an intercepted answer, or the daemon's refusal.
@@ -121,7 +126,7 @@ impl DaemonHeaders {
             }
             memory.headers.clone()
         };
-        let answer = match self.post() {
+        let answer = match self.post(&self.path) {
             Some(request) => self.ask(request).await,
             None => None,
         };
@@ -147,7 +152,7 @@ impl DaemonHeaders {
         if !is_browser && !client.contains_key(ORIGIN) && !client.contains_key(REFERER) {
             return None;
         }
-        let mut request = self.post()?;
+        let mut request = self.post(REFUSAL_PATH)?;
         request.headers_mut().remove(USER_AGENT);
         for name in [ORIGIN, REFERER, USER_AGENT, AUTHORIZATION] {
             for value in client.get_all(&name) {
@@ -164,8 +169,8 @@ impl DaemonHeaders {
         Some(Response::from_parts(head, Body::whole(body)))
     }
 
-    fn post(&self) -> Option<Request<crate::http::client::ClientBody>> {
-        let mut request = self.request(Method::POST, &self.path)?;
+    fn post(&self, path: &str) -> Option<Request<crate::http::client::ClientBody>> {
+        let mut request = self.request(Method::POST, path)?;
         request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         Some(request)
     }
@@ -193,14 +198,14 @@ impl DaemonHeaders {
             };
             Ok::<_, String>(HttpResponse::from_parts(head, body))
         };
-        match tokio::time::timeout(ASK_TIMEOUT, asked).await {
+        match tokio::time::timeout(self.patience, asked).await {
             Ok(Ok(answer)) => Some(answer),
             Ok(Err(e)) => {
                 error!(target: "ipfsproxy", "error making {what} request to the daemon: {e}");
                 None
             }
             Err(_) => {
-                error!(target: "ipfsproxy", "error making {what} request to the daemon: no answer in {ASK_TIMEOUT:?}");
+                error!(target: "ipfsproxy", "error making {what} request to the daemon: no answer in {:?}", self.patience);
                 None
             }
         }
@@ -226,4 +231,60 @@ fn reencode(path: &[u8]) -> Option<String> {
         }
     }
     Some(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::listen;
+    use crate::testing::kubo::{FakeKubo, Part, Rule};
+    use crate::types::parse_multiaddr;
+
+    const TTL: Duration = Duration::from_secs(300);
+
+    async fn kubo(rules: Vec<Rule>) -> (FakeKubo, DaemonHeaders) {
+        let kubo = FakeKubo::start().await.unwrap();
+        kubo.set_rules(rules);
+        let daemon = Client::new(listen::endpoint(&parse_multiaddr(kubo.multiaddr()).unwrap()).unwrap());
+        (kubo, DaemonHeaders::new(daemon, "/own", &[], TTL).unwrap())
+    }
+
+    fn exposes() -> Rule {
+        let reply = "HTTP/1.1 200 OK\r\nAccess-Control-Expose-Headers: X\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        Rule::new("POST /own", vec![Part::Bytes(reply.into())])
+    }
+
+    async fn exposed(headers: &DaemonHeaders) -> Option<String> {
+        let found = headers.of(&Method::POST, b"/api/v0/pin/ls", &HeaderMap::new()).await.unwrap();
+        found.get(ACCESS_CONTROL_EXPOSE_HEADERS).map(|value| value.to_str().unwrap().to_string())
+    }
+
+    #[tokio::test]
+    async fn an_extraction_that_failed_is_made_again_after_its_pause() {
+        let (kubo, headers) = kubo(vec![Rule::new("POST /own", vec![]).times(1), exposes()]).await;
+        for _ in 0..2 {
+            assert_eq!(exposed(&headers).await, None);
+        }
+        assert_eq!(kubo.saw("/own").len(), 1, "not at once");
+        let pause_ago = Instant::now().checked_sub(RETRY_AFTER).unwrap();
+        headers.memory.lock().unwrap().failed_at = Some(pause_ago);
+        for _ in 0..2 {
+            assert_eq!(exposed(&headers).await.as_deref(), Some("X"));
+        }
+        assert_eq!(kubo.saw("/own").len(), 2, "what is known is not asked for");
+        let ttl_ago = Instant::now().checked_sub(TTL);
+        headers.memory.lock().unwrap().extracted_at = ttl_ago;
+        kubo.set_rules(vec![Rule::new("POST /own", vec![])]);
+        assert_eq!(exposed(&headers).await.as_deref(), Some("X"), "the old ones stay");
+        assert_eq!(kubo.saw("/own").len(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_does_not_answer_is_waited_for_five_seconds_at_most() {
+        let (kubo, mut headers) = kubo(vec![Rule::new("/", vec![Part::Hang])]).await;
+        assert_eq!(headers.patience, Duration::from_secs(5));
+        headers.patience = Duration::from_millis(300);
+        assert_eq!(exposed(&headers).await, None);
+        assert_eq!(kubo.saw("").len(), 2, "both questions were asked");
+    }
 }

@@ -13,6 +13,7 @@
 //! - Errors of intercepted paths have Kubo's JSON shape and the cluster's text.
 
 mod add;
+mod args;
 mod error;
 mod forward;
 mod headers;
@@ -206,7 +207,7 @@ impl Shared {
             query.set("arg", params.get("arg"));
         }
         let is_put = matches!(target, Intercepted::BlockPut | Intercepted::DagPut);
-        if is_put && query.get("pin") != "true" {
+        if is_put && query.get("pin") != "true" || target == Intercepted::PinLs && pin::is_of_daemon(&query) {
             return self.forward.send(request, &peer).await;
         }
         let headers = match self.headers.of(request.method(), &path, request.headers()).await {
@@ -214,8 +215,8 @@ impl Shared {
             Err(refusal) => return *refusal,
         };
         let response = match target {
-            Intercepted::PinAdd => pin::add(&*self.api, &query).await,
-            Intercepted::PinRm => pin::rm(&*self.api, &query).await,
+            Intercepted::PinAdd => pin::add(&*self.api, &query, request).await,
+            Intercepted::PinRm => pin::rm(&*self.api, &query, request).await,
             Intercepted::PinLs => pin::ls(&*self.api, &query).await,
             Intercepted::PinUpdate => update::update(&self, &query).await,
             Intercepted::Add => add::add(&self, &query, request).await,

@@ -7,10 +7,11 @@ use http::header::{HeaderMap, HeaderValue, TRAILER};
 use http_body::Frame;
 use serde::Serialize;
 
-use super::{error, ok, path};
+use super::{args, error, ok, path};
 use crate::api::{ClusterApi, Items};
 use crate::go::json;
 use crate::go::query::Query;
+use crate::http::conn::Request;
 use crate::http::respond::{self, Body, BodyError, Coalesce, Lines, Response, X_STREAM_ERROR};
 use crate::types::{Cid, Pin, PinMode, PinOptions, PinTypes, parse_cid};
 
@@ -25,24 +26,11 @@ pub(super) fn pins(cids: &[Cid]) -> Response {
     ok(json::to_vec(&Pins { pins: cids.iter().map(Cid::to_string).collect() }))
 }
 
-/// All arguments as content paths; a missing one is the empty text.
-pub(super) fn parse_paths(query: &Query) -> Result<Vec<String>, String> {
-    let paths: Result<Vec<String>, String> = query.get_all("arg").map(path::parse).collect();
-    match paths {
-        Ok(paths) if paths.is_empty() => path::parse("").map(|path| vec![path]),
-        paths => paths,
-    }
-}
-
-fn unparsable(message: &str) -> Response {
-    error::internal(&format!("Error parsing IPFS Path: {message}"))
-}
-
 /// Pins each argument.
-pub(super) async fn add(api: &dyn ClusterApi, query: &Query) -> Response {
-    let paths = match parse_paths(query) {
+pub(super) async fn add(api: &dyn ClusterApi, query: &Query, request: Request) -> Response {
+    let paths = match args::paths(query, request).await {
         Ok(paths) => paths,
-        Err(message) => return unparsable(&message),
+        Err(refusal) => return refusal,
     };
     let is_direct = query.get("type") == "direct" || is_false(query.get("recursive"));
     let mode = if is_direct { PinMode::Direct } else { PinMode::Recursive };
@@ -58,10 +46,10 @@ pub(super) async fn add(api: &dyn ClusterApi, query: &Query) -> Response {
 }
 
 /// Unpins each argument.
-pub(super) async fn rm(api: &dyn ClusterApi, query: &Query) -> Response {
-    let paths = match parse_paths(query) {
+pub(super) async fn rm(api: &dyn ClusterApi, query: &Query, request: Request) -> Response {
+    let paths = match args::paths(query, request).await {
         Ok(paths) => paths,
-        Err(message) => return unparsable(&message),
+        Err(refusal) => return refusal,
     };
     let mut cids = Vec::with_capacity(paths.len());
     for path in &paths {
@@ -92,13 +80,16 @@ struct Filter {
     streams: bool,
 }
 
+/// Whether a list is the daemon's own business: no pin of the cluster is indirect.
+pub(super) fn is_of_daemon(query: &Query) -> bool {
+    query.get("type") == "indirect"
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     All,
     Recursive,
     Direct,
-    /// The cluster's pins never are.
-    Indirect,
 }
 
 impl Filter {
@@ -107,7 +98,6 @@ impl Filter {
             "" | "all" => Kind::All,
             "recursive" => Kind::Recursive,
             "direct" => Kind::Direct,
-            "indirect" => Kind::Indirect,
             other => {
                 return Err(format!(
                     "invalid type '{other}', must be one of {{direct, indirect, recursive, all}}"
@@ -130,7 +120,6 @@ impl Filter {
             // a list that is not streamed calls every pin recursive
             Kind::Recursive => !self.streams || mode == PinMode::Recursive,
             Kind::Direct => mode == PinMode::Direct,
-            Kind::Indirect => false,
         };
         is_kind && self.name.as_ref().is_none_or(|name| pin.options.name.contains(name.as_str()))
     }
@@ -206,7 +195,7 @@ pub(super) async fn ls(api: &dyn ClusterApi, query: &Query) -> Response {
 async fn find(api: &dyn ClusterApi, arg: &str, filter: &Filter) -> Result<Pin, String> {
     let cid = match (parse_cid(arg), path::parse(arg)) {
         (Ok(cid), _) => cid,
-        (Err(_), Ok(path)) => api.resolve(&path).await.map_err(|e| e.message)?,
+        (Err(_), Ok(path)) => api.resolve(&path).await.map_err(|e| daemons_words(&e.message))?,
         // the reference reads nothing but CIDs here
         (Err(error), Err(_)) => return Err(error),
     };
@@ -214,6 +203,12 @@ async fn find(api: &dyn ClusterApi, arg: &str, filter: &Filter) -> Result<Pin, S
         Ok(pin) if filter.matches(&pin) => Ok(pin),
         _ => Err(format!("Error: path '{arg}' is not pinned")),
     }
+}
+
+/// What the daemon said, without what the cluster says before it: clients compare it with Kubo's.
+fn daemons_words(message: &str) -> String {
+    let words = message.strip_prefix("IPFS error (").and_then(|rest| rest.split_once(" Message: "));
+    words.map_or(message, |(_, words)| words).to_string()
 }
 
 fn key(filter: &Filter, pin: &Pin) -> (String, Key) {

@@ -62,13 +62,35 @@ async fn every_argument_counts_and_recursive_false_pins_directly() {
 }
 
 #[tokio::test]
+async fn arguments_from_standard_input_come_as_lines_of_a_file() {
+    let (server, _kubo) = with_kubo().await;
+    let form = |lines: &str| {
+        format!(
+            "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"stdin\"\r\n\
+             Content-Type: application/octet-stream\r\n\r\n{lines}\r\n--b--\r\n"
+        )
+    };
+    let body = form(&format!("{BRAVO}\r\n/ipfs/{ABSENT}\n"));
+    let target = format!("/api/v0/pin/add?arg={ALPHA}");
+    let answer = ask(&server, "POST", &target, FORM, body.as_bytes()).await;
+    assert_eq!(text(&answer), format!("{{\"Pins\":[\"{ALPHA}\",\"{BRAVO}\",\"{ABSENT}\"]}}"));
+    let body = form(&format!("{BRAVO}\nfoo"));
+    let answer = ask(&server, "POST", "/api/v0/pin/rm", FORM, body.as_bytes()).await;
+    assert!(answer.status == 500 && text(&answer).contains("invalid path \\\"foo\\\""), "{answer:?}");
+    assert_eq!(server.cluster.pins().len(), 3);
+    let answer = ask(&server, "POST", "/api/v0/pin/rm", FORM, form(BRAVO).as_bytes()).await;
+    assert_eq!(text(&answer), format!("{{\"Pins\":[\"{BRAVO}\"]}}"));
+    let answer = ask(&server, "POST", &target, FORM, b"--b\r\nContent-Disp").await;
+    assert!(answer.status == 500 && text(&answer).contains("error reading request"), "{answer:?}");
+}
+
+#[tokio::test]
 async fn lists_are_filtered_by_type_and_name() {
     let (server, _kubo) = with_kubo().await;
     server.cluster.insert_pin(pin(ALPHA, PinMode::Recursive, "one"));
     server.cluster.insert_pin(pin(BRAVO, PinMode::Direct, ""));
     let ls = async |query: &str| text(&post(&server, &format!("/api/v0/pin/ls?{query}")).await).to_string();
     assert_eq!(ls("type=direct").await, format!("{{\"Keys\":{{\"{BRAVO}\":{{\"Type\":\"direct\"}}}}}}"));
-    assert_eq!(ls("type=indirect").await, "{\"Keys\":{}}");
     assert_eq!(ls("stream=true&type=direct").await, format!("{{\"Cid\":\"{BRAVO}\",\"Type\":\"direct\"}}\n"));
     assert_eq!(
         ls("stream=true&names=true&type=recursive").await,
@@ -92,6 +114,25 @@ async fn lists_are_filtered_by_type_and_name() {
         (answer.status, answer.trailers),
         (200, vec![("X-Stream-Error".into(), "state failed".into())])
     );
+}
+
+#[tokio::test]
+async fn a_path_that_leads_nowhere_is_told_in_the_daemons_words_and_indirect_pins_are_the_daemons() {
+    let (server, kubo) = with_kubo().await;
+    let answer = post(&server, &format!("/api/v0/pin/ls?arg=/ipfs/{ALPHA}/nothere")).await;
+    assert_eq!(
+        (answer.status, text(&answer)),
+        (500, "{\"Message\":\"could not resolve name\",\"Code\":0,\"Type\":\"error\"}")
+    );
+    let mut rules = header_rules();
+    let line = format!("{{\"Cid\":\"{BRAVO}\",\"Type\":\"indirect through {ALPHA}\"}}\n");
+    rules.push(Rule::stream("POST /api/v0/pin/ls", &[&line], None));
+    kubo.set_rules(rules);
+    let target = format!("/api/v0/pin/ls?type=indirect&stream=true&arg={BRAVO}");
+    let answer = post(&server, &target).await;
+    assert_eq!((text(&answer), header(&answer, "Server")), (line.as_str(), Some("kubo/0.42.0")));
+    assert_eq!(kubo.saw("POST /api/v0/pin/ls"), [format!("POST {target}")]);
+    assert!(server.cluster.calls().iter().all(|call| call == "resolve"), "{:?}", server.cluster.calls());
 }
 
 #[tokio::test]
@@ -198,6 +239,10 @@ async fn files_go_to_the_cluster_and_events_come_back() {
         ask(&server, "POST", "/api/v0/add?stream-channels=false&pin=false", FORM, body.as_bytes()).await;
     assert!(text(&answer).starts_with("[{\"Name\":") && text(&answer).ends_with("}]\n"), "{}", text(&answer));
     assert_eq!(answer.framing, "content-length");
+
+    let answer = ask(&server, "POST", "/api/v0/add?pin-name=mine&progress=true", FORM, body.as_bytes()).await;
+    assert!(text(&answer).lines().all(|line| line.starts_with("{\"Name\":\"d")), "{}", text(&answer));
+    assert!(server.cluster.pins().iter().any(|pin| pin.options.name == "mine"));
 
     let unnamed = PART.replace("; filename=\"d%2Fa.txt\"", "") + "--b--\r\n";
     let answer = ask(&server, "POST", "/api/v0/add", FORM, unnamed.as_bytes()).await;

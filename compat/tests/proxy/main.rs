@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed test may panic")]
 
+mod daemon;
 mod harness;
 mod intercepted;
 mod passing;
