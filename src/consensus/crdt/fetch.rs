@@ -47,8 +47,15 @@ const MAX_AHEAD_BYTES: usize = 16 << 20;
 /// How long nodes that came unasked are kept after the last fetch.
 const AHEAD_TTL: Duration = Duration::from_secs(5);
 
-/// Bytes asked for with one stream.
-const STREAM_BYTES: u64 = 64 << 20;
+/// Bytes asked for with a stream while little is missing: a peer that has nothing new to send cannot know it, and
+/// reads its whole history where the branches it follows pass by the heads we name.
+const MIN_STREAM_BYTES: u64 = 64 << 10;
+
+/// Bytes asked for with one stream at most.
+const MAX_STREAM_BYTES: u64 = 64 << 20;
+
+/// How much more is asked for after a stream that was worth it.
+const STREAM_GROWTH: u64 = 8;
 
 /// Longest silence on a stream of nodes, or wait for room for the next.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
@@ -192,7 +199,6 @@ impl Queue {
     }
 }
 
-#[derive(Default)]
 struct State {
     queue: Queue,
     /// Wants in the queue, under way, or parked.
@@ -200,11 +206,36 @@ struct State {
     /// Wants that a stream may bring, and since when.
     parked: HashMap<Cid, (Want, Instant)>,
     n_streams: usize,
+    /// Bytes to ask for with the next stream.
+    stream_bytes: u64,
     ahead: HashMap<Cid, Vec<u8>>,
     ahead_bytes: usize,
 }
 
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            queue: Queue::default(),
+            asked: HashSet::new(),
+            parked: HashMap::new(),
+            n_streams: 0,
+            stream_bytes: MIN_STREAM_BYTES,
+            ahead: HashMap::new(),
+            ahead_bytes: 0,
+        }
+    }
+}
+
 impl State {
+    /// A stream of at most `asked` bytes has brought `new` ones that were not known.
+    fn on_streamed(&mut self, asked: u64, new: u64) {
+        let was_worth_it = new >= asked / 2;
+        self.stream_bytes = match was_worth_it {
+            true => self.stream_bytes.max(asked.saturating_mul(STREAM_GROWTH)).min(MAX_STREAM_BYTES),
+            false => MIN_STREAM_BYTES,
+        };
+    }
+
     fn forget_ahead(&mut self) {
         self.ahead = HashMap::new();
         self.ahead_bytes = 0;
@@ -365,42 +396,44 @@ impl<'a> Streaming<'a> {
         arrivals: &mpsc::Sender<Arrival>,
     ) -> Result<bool, String> {
         let patience = self.fetcher.limits.stream;
-        let request = Request { want: want.cid, have: known.have(), max_bytes: STREAM_BYTES };
+        let max_bytes = self.fetcher.lock().stream_bytes;
+        let request = Request { want: want.cid, have: known.have(), max_bytes };
         let late = |_| format!("silent for {patience:?}");
         let mut nodes = timeout(patience, exchange.stream(peer, request)).await.map_err(late)??;
-        let (mut has_come, mut n_known) = (false, 0);
+        let (mut has_come, mut n_known, mut new_bytes) = (false, 0, 0);
         loop {
             let data = match timeout(patience, nodes.next()).await {
                 Ok(Ok(Some(data))) => data,
-                Ok(Ok(None)) => return Ok(has_come),
+                Ok(Ok(None)) => break,
                 // what came so far counts
-                Ok(Err(_)) | Err(_) if has_come => return Ok(true),
+                Ok(Err(_)) | Err(_) if has_come => break,
                 Ok(Err(cause)) => return Err(cause),
                 Err(elapsed) => return Err(late(elapsed)),
             };
             let cid = node_cid(&data);
+            let size = data.len() as u64;
             if !has_come {
                 if cid != want.cid {
                     return Err(format!("sent {cid} instead"));
                 }
                 has_come = true;
                 if arrivals.send(Arrival::Block { cid, data }).await.is_err() {
-                    return Ok(true);
+                    break;
                 }
-                continue;
-            }
-            if known.is_processed(&cid) {
+            } else if known.is_processed(&cid) {
                 n_known += 1;
                 if n_known >= MAX_KNOWN_IN_A_ROW {
-                    return Ok(true);
+                    break;
                 }
                 continue;
+            } else if !self.put(cid, data, arrivals).await {
+                break;
             }
             n_known = 0;
-            if !self.put(cid, data, arrivals).await {
-                return Ok(true);
-            }
+            new_bytes += size;
         }
+        self.fetcher.lock().on_streamed(max_bytes, new_bytes);
+        Ok(has_come)
     }
 
     /// Hands a node to the worker if that waits for it, or keeps it. False when there is no room for long.

@@ -44,8 +44,13 @@ impl Exchange for Others {
 
     async fn stream(&self, _peer: PeerId, request: Request) -> Result<Box<dyn Nodes>, String> {
         let (_, chain, n) = self.chain.as_ref().ok_or("no streams here")?;
-        let left = chain.iter().skip_while(|block| node_cid(block) != request.want).take(*n).cloned();
-        let left: VecDeque<_> = left.collect();
+        let mut bytes = 0;
+        let left = chain.iter().skip_while(|block| node_cid(block) != request.want).take(*n);
+        let left = left.take_while(|block| {
+            bytes += block.len() as u64;
+            bytes <= request.max_bytes
+        });
+        let left: VecDeque<_> = left.cloned().collect();
         let hangs = left.len() == *n;
         self.streams.lock().unwrap().push(request);
         Ok(Box::new(Chain { left, hangs }))
@@ -169,6 +174,7 @@ async fn what_came_ahead_is_bounded_and_forgotten() {
     let chain: Vec<_> = (0..40usize).map(|n| vec![n as u8; 1 << 20]).collect();
     let first = node_cid(&chain[0]);
     let mut lab = lab(Others { chain: Some((PeerId::random(), chain, 1000)), ..Others::default() });
+    lab.fetcher.lock().stream_bytes = MAX_STREAM_BYTES;
     lab.want(first);
     assert!(matches!(lab.arrivals.recv().await, Some(Arrival::Block { .. })));
     let wait_for = async |n_bytes: usize| {
@@ -206,5 +212,30 @@ async fn a_peer_that_announces_what_nobody_serves_holds_up_only_itself() {
     assert_eq!(unavailable, lies);
     assert!(started.elapsed() >= SHORT.fetch * 2);
     assert!(lab.fetcher.lock().queue.by_peer.is_empty() && lab.fetcher.lock().asked.is_empty());
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn streams_are_short_until_they_are_worth_it() {
+    let chain: Vec<Vec<u8>> = (0..1000).map(|n| [block(n), vec![0; 2048]].concat()).collect();
+    let cids: Vec<Cid> = chain.iter().map(|block| node_cid(block)).collect();
+    let peer = PeerId::random();
+    let mut lab = lab(Others { chain: Some((peer, chain, usize::MAX)), ..Others::default() });
+    for cid in &cids {
+        if lab.fetcher.take_ahead(cid).is_none() {
+            lab.want(*cid);
+            let arrival = timeout(Duration::from_secs(30), lab.arrivals.recv()).await.unwrap();
+            assert!(matches!(arrival, Some(Arrival::Block { cid: came, .. }) if came == *cid), "{arrival:?}");
+        }
+    }
+    // the end of the chain is shorter than what was asked for: next time little is asked for again
+    let asked =
+        |lab: &Lab| lab.others.streams.lock().unwrap().iter().map(|r| r.max_bytes).collect::<Vec<_>>();
+    let mut expected = vec![64 << 10, 512 << 10, 4 << 20];
+    assert_eq!(asked(&lab), expected);
+    lab.want(cids[999]);
+    lab.arrivals.recv().await.unwrap();
+    expected.push(64 << 10);
+    assert_eq!(asked(&lab), expected);
     lab.stop().await;
 }
