@@ -52,9 +52,7 @@ async fn serve_as(config: HttpApi) -> Server {
 }
 
 fn text(data: &Data) -> &str {
-    match data {
-        Data::Text(text) | Data::Base64(text) => text,
-    }
+    data.text()
 }
 
 async fn exchange(addr: SocketAddr, step: &Step) -> Answer {
@@ -195,26 +193,8 @@ fn pin(cid: Cid, name: &str, created: Time) -> Pin {
 }
 
 fn request(method: &str, target: &str, body: Option<&str>) -> Step {
-    let answer = Answer {
-        version: String::new(),
-        status: 0,
-        reason: String::new(),
-        headers: vec![],
-        framing: String::new(),
-        chunks: vec![],
-        body: Data::Text(String::new()),
-        trailers: vec![],
-    };
-    Step {
-        method: method.into(),
-        target: target.into(),
-        headers: vec![],
-        host: None,
-        body: body.map(|body| Data::Text(body.into())),
-        any_order: false,
-        answer,
-        ours: None,
-    }
+    let body = body.map(|body| Data::Text(body.into()));
+    Step { body, ..Step::request(method, target) }
 }
 
 /// What a client reads.

@@ -1,12 +1,12 @@
-//! The REST API over a fake cluster, held against recordings of ipfs-cluster 1.1.6.
+//! The REST API over a fake cluster. Recordings are replayed by the test `replay`.
 //!
-//! `replay` is the only place that talks to the server for recordings, `check` the only one for single requests.
+//! `check` is the only place that talks to the server for requests it must refuse.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed test may panic")]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use cluster_compat::go::query::path_escape;
 use cluster_compat::http::listen::Listener;
 use cluster_compat::rest::Rest;
 use cluster_compat::testing::cluster::FakeCluster;
-use cluster_compat::testing::golden::{self, Answer, Data, Recording, Step};
-use cluster_compat::types::{GlobalPinInfo, Multiaddr, Pin, parse_cid, parse_multiaddr};
+use cluster_compat::testing::golden::{self, Answer, Data, Step};
+use cluster_compat::types::{Multiaddr, Pin, parse_cid, parse_multiaddr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -48,15 +48,8 @@ async fn serve(config: HttpApi) -> Server {
     Server { addr: SocketAddr::from(([127, 0, 0, 1], port)), fake, _serving: serving }
 }
 
-fn fixture(name: &str) -> Recording {
-    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/rest").join(name);
-    Recording::load(&path).unwrap()
-}
-
 fn text(data: &Data) -> &str {
-    match data {
-        Data::Text(text) | Data::Base64(text) => text,
-    }
+    data.text()
 }
 
 async fn exchange(addr: SocketAddr, step: &Step) -> Answer {
@@ -68,156 +61,8 @@ async fn exchange(addr: SocketAddr, step: &Step) -> Answer {
     }
 }
 
-/// Sends the steps of a recording that `wanted` lets through and compares every answer.
-async fn replay(server: &Server, name: &str, wanted: impl Fn(&Step) -> bool) {
-    let mut differences = Vec::new();
-    let mut n_steps = 0;
-    for step in fixture(name).steps.iter().filter(|step| wanted(step)) {
-        n_steps += 1;
-        let answer = exchange(server.addr, step).await;
-        let expected = step.ours.as_ref().unwrap_or(&step.answer);
-        let (expected, actual) =
-            (golden::comparable(expected, step.any_order), golden::comparable(&answer, step.any_order));
-        if expected != actual {
-            differences.push(format!(
-                "{} {}\n  expected:\n    {}\n  actual:\n    {}",
-                step.method,
-                step.target,
-                expected.join("\n    "),
-                actual.join("\n    ")
-            ));
-        }
-    }
-    assert!(n_steps > 0, "{name}: no step was wanted");
-    assert!(
-        differences.is_empty(),
-        "{name}: {} of {n_steps} differ\n{}",
-        differences.len(),
-        differences.join("\n")
-    );
-}
-
-#[tokio::test]
-async fn methods_and_paths_are_matched_as_recorded() {
-    replay(&serve(HttpApi::rest()).await, "routes-methods.json", |_| true).await;
-}
-
-#[tokio::test]
-async fn redirects_are_as_recorded() {
-    replay(&serve(HttpApi::rest()).await, "redirects.json", |_| true).await;
-}
-
-#[tokio::test]
-async fn answers_about_the_peer_are_as_recorded() {
-    replay(&serve(HttpApi::rest()).await, "info-single-peer.json", |_| true).await;
-}
-
-#[tokio::test]
-async fn every_form_of_a_cid_is_as_recorded() {
-    replay(&serve(HttpApi::rest()).await, "cid-forms.json", |_| true).await;
-}
-
-#[tokio::test]
-async fn pin_options_are_as_recorded() {
-    // what a daemon answered is not in the fake
-    let is_pinned = |step: &Step| !(step.method == "GET" && step.target.starts_with("/pins/"));
-    replay(&serve(HttpApi::rest()).await, "pin-options.json", is_pinned).await;
-}
-
-#[tokio::test]
-async fn bad_pin_options_are_refused_and_nothing_is_executed() {
-    let server = serve(HttpApi::rest()).await;
-    replay(&server, "pin-options-bad.json", |_| true).await;
-}
-
-#[tokio::test]
-async fn replication_factors_are_as_recorded() {
-    replay(&serve(HttpApi::rest()).await, "pin-options-range.json", |step| {
-        // moving a pin needs what core knows of the old one
-        !text(&step.answer.body).contains("pin_update\":\"")
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn paths_are_as_recorded() {
-    let server = serve(HttpApi::rest()).await;
-    let root = "/ipfs/bafybeigxhyyshaovknmxuqstphof2nyek54wqgvu5om5fkwzklsb4se63u";
-    for (path, cid) in [
-        ("f.txt", "bafkreid2mwwjco65icsyqhn2gbjosmva5ujbogr7mem4bksjds5xhsa5j4"),
-        ("sub", "bafybeibn2iazo3xas3qeixk7ixeykiasybvflaszpeuyt3ds6xbmi6p74i"),
-    ] {
-        server.fake.insert_path(&format!("{root}/{path}"), parse_cid(cid).unwrap());
-    }
-    replay(&server, "path-pins.json", |step| {
-        let body = text(&step.answer.body);
-        // these are a daemon's words, and core's
-        !body.contains("IPFS error (") && !body.contains("cannot repin")
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn configured_headers_are_added_as_recorded() {
-    let mut config = HttpApi::rest();
-    let header =
-        |name: &str, values: &[&str]| (name.to_string(), values.iter().map(ToString::to_string).collect());
-    config.headers = BTreeMap::from([
-        header("x-lower", &["a", "b"]),
-        header("Content-Type", &["x/y"]),
-        header("Server", &["s"]),
-        header("X-Empty", &[""]),
-    ]);
-    replay(&serve(config).await, "custom-headers.json", |_| true).await;
-}
-
-#[tokio::test]
-async fn status_filters_are_as_recorded() {
-    let server = serve(HttpApi::rest()).await;
-    let recording = fixture("status-filter.json");
-    let listing = recording.steps.iter().find(|step| step.target == "/pins").unwrap();
-    for line in text(&listing.answer.body).lines() {
-        server.fake.insert_info(serde_json::from_str::<GlobalPinInfo>(line).unwrap());
-    }
-    replay(&server, "status-filter.json", |step| {
-        // a failed unpin is listed by filters alone, which is the tracker's business
-        let is_listing = step.target.starts_with("/pins?") || step.target == "/pins";
-        is_listing && !text(&step.answer.body).contains("unpin_error")
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn lists_of_cids_are_as_recorded() {
-    replay(&serve(HttpApi::rest()).await, "status-cids.json", |_| true).await;
-}
-
-#[tokio::test]
-async fn pin_type_filters_are_as_recorded() {
-    replay(&serve(HttpApi::rest()).await, "allocations-filter.json", |_| true).await;
-}
-
 fn request(method: &str, target: &str) -> Step {
-    let answer = Answer {
-        version: String::new(),
-        status: 0,
-        reason: String::new(),
-        headers: vec![],
-        framing: String::new(),
-        chunks: vec![],
-        body: Data::Text(String::new()),
-        trailers: vec![],
-    };
-    Step {
-        method: method.into(),
-        target: target.into(),
-        headers: vec![],
-        host: None,
-        body: None,
-        any_order: false,
-        answer,
-        ours: None,
-    }
+    Step::request(method, target)
 }
 
 /// The document of an error.

@@ -99,10 +99,8 @@ fn no_document_makes_a_reader_panic() {
         let recording =
             cluster_compat::testing::golden::Recording::load(&std::path::Path::new(fixtures).join(name))
                 .unwrap();
-        seeds.extend(recording.steps.iter().filter_map(|step| match &step.answer.body {
-            cluster_compat::testing::golden::Data::Text(text) => text.lines().next().map(str::to_string),
-            cluster_compat::testing::golden::Data::Base64(_) => None,
-        }));
+        let lines = recording.steps.iter().filter_map(|step| step.answer.body.text().lines().next());
+        seeds.extend(lines.map(str::to_string));
     }
     let mut random = Random(2);
     for round in 0..3_000 {

@@ -3,7 +3,7 @@
 //! It keeps the reference's rules where clients see them (defaults, range checks, what a stored pin looks like)
 //! and pins at once. Tests seed it, make calls fail, and ask what was called.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -13,8 +13,8 @@ use crate::api::{ClusterApi, EntryKind, Error, Items, Result, Upload};
 use crate::go::time::Time;
 use crate::types::{
     AddParams, AddedOutput, Alert, Bandwidths, Cid, ConnectGraph, GlobalPinInfo, GlobalRepoGc, Id, IpfsId,
-    IpfsRepoStat, Metric, Multiaddr, PeerId, Pin, PinInfo, PinInfoShort, PinOptions, PinTypes, RepoGc,
-    TrackerStatus, Version, parse_cid, parse_multiaddr, parse_peer_id,
+    IpfsRepoStat, Metric, Multiaddr, PeerId, Pin, PinInfo, PinInfoShort, PinMode, PinOptions, PinTypes,
+    RepoGc, TrackerStatus, Version, parse_cid, parse_multiaddr, parse_peer_id,
 };
 
 /// The peer of the recordings.
@@ -109,6 +109,14 @@ impl FakeCluster {
     /// Lets the streams of a method fail after their last item.
     pub fn fail_late(&self, method: &str, error: Error) {
         self.lock().late_failures.insert(method.to_string(), error);
+    }
+
+    /// Refuses all writes, as a follower does.
+    pub fn set_follower(&self) {
+        let refusal = "this peer is configured to be in follower mode. Write operations are disabled";
+        for method in ["add", "peer_add", "peer_rm", "pin", "pin_path", "unpin", "unpin_path"] {
+            self.fail(method, Error::internal(refusal));
+        }
     }
 
     /// The names of the methods called so far.
@@ -233,6 +241,15 @@ impl FakeCluster {
                 options.expire_at = expire_at;
             }
             pin.max_depth = source.max_depth;
+        }
+        let is_direct = pin.max_depth == 0;
+        if let Some(held) = state.pins.get(&pin.cid).filter(|held| is_direct && held.max_depth != 0) {
+            let mode = |pin: &Pin| PinMode::from_depth(pin.max_depth).as_str();
+            return Err(Error::internal(format!(
+                "cannot repin a CID which is already pinned in {} mode (new pin is pinned as {}). Unpin it first.",
+                mode(held),
+                mode(&pin)
+            )));
         }
         let n_needed = pin.options.replication_factor_min;
         if n_needed > 1 {
@@ -361,8 +378,7 @@ impl ClusterApi for FakeCluster {
 
     fn status_all(&self, filter: TrackerStatus, is_local: bool) -> Items<GlobalPinInfo> {
         self.items("status_all", |state| {
-            let cids: std::collections::BTreeSet<Cid> =
-                state.pins.keys().chain(state.infos.keys()).copied().collect();
+            let cids: BTreeSet<Cid> = state.pins.keys().chain(state.infos.keys()).copied().collect();
             cids.into_iter()
                 .map(|cid| self.info(state, cid, is_local))
                 .filter(|info| info.matches(filter))
@@ -421,7 +437,8 @@ impl ClusterApi for FakeCluster {
 
     async fn metric_names(&self) -> Result<Vec<String>> {
         let state = self.enter("metric_names")?;
-        Ok(state.metrics.iter().map(|metric| metric.name.clone()).collect())
+        let names: BTreeSet<String> = state.metrics.iter().map(|metric| metric.name.clone()).collect();
+        Ok(names.into_iter().collect())
     }
 
     /// Reads the whole upload; each file is one raw block whose CID holds its first bytes.

@@ -247,6 +247,11 @@ impl FakeKubo {
         self.state().rules = rules;
     }
 
+    /// Puts what was recorded before all other rules; an empty list takes it away again.
+    pub fn set_recorded_rules(&self, rules: Vec<Rule>) {
+        self.state().recorded = rules;
+    }
+
     /// Declares a CID pinned as `recursive` or `direct`.
     pub fn set_pinned(&self, cid: &str, kind: &'static str) {
         self.state().pins.insert(cid.to_owned(), kind);
@@ -336,7 +341,8 @@ where
         let (rule, reply) = {
             let mut state = shared.state();
             state.seen.push(seen.clone());
-            let rule = state.rules.iter_mut().find(|rule| rule.applies(&seen.line));
+            let State { recorded, rules, .. } = &mut *state;
+            let rule = recorded.iter_mut().chain(rules).find(|rule| rule.applies(&seen.line));
             if let Some(times) = rule.as_ref().and_then(|rule| rule.times) {
                 let rule = rule.map(|rule| {
                     rule.times = Some(times - 1);

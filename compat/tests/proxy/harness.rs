@@ -10,7 +10,7 @@ use cluster_compat::http::conn::{self, ConnOptions, Handler};
 use cluster_compat::http::listen::Listener;
 use cluster_compat::proxy::Proxy;
 use cluster_compat::testing::cluster::FakeCluster;
-use cluster_compat::testing::golden::{self, Answer, Data, Recording};
+use cluster_compat::testing::golden::{self, Answer};
 use cluster_compat::testing::kubo::{FakeKubo, Part, Rule};
 use cluster_compat::types::{Multiaddr, Pin, PinMode, PinOptions, parse_cid, parse_multiaddr};
 use tokio::task::JoinSet;
@@ -81,17 +81,6 @@ pub(crate) async fn daemon(handler: Handler) -> (Multiaddr, JoinSet<()>) {
     (addr, serving)
 }
 
-pub(crate) async fn replay(server: &Server, name: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/proxy").join(name);
-    for (i, step) in Recording::load(&path).unwrap().steps.iter().enumerate() {
-        let what = format!("{name} {i}: {} {}", step.method, step.target);
-        let answer = tokio::time::timeout(LIMIT, golden::exchange(server.addr, step)).await;
-        let answer = answer.unwrap_or_else(|_| panic!("{what}: no answer")).unwrap();
-        let expected = golden::comparable(step.ours.as_ref().unwrap_or(&step.answer), step.any_order);
-        assert_eq!(golden::comparable(&answer, step.any_order), expected, "{what}");
-    }
-}
-
 /// One request, written as it stands; `Connection: close` is added.
 pub(crate) async fn ask(server: &Server, method: &str, target: &str, headers: &str, body: &[u8]) -> Answer {
     let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
@@ -107,9 +96,7 @@ pub(crate) async fn post(server: &Server, target: &str) -> Answer {
 }
 
 pub(crate) fn text(answer: &Answer) -> &str {
-    match &answer.body {
-        Data::Text(text) | Data::Base64(text) => text,
-    }
+    answer.body.text()
 }
 
 pub(crate) fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {

@@ -3,47 +3,9 @@
 use cluster_compat::api;
 use cluster_compat::config;
 use cluster_compat::testing::kubo::{FakeKubo, Part, Rule};
-use cluster_compat::types::{PinMode, parse_cid, parse_multiaddr};
+use cluster_compat::types::{PinMode, parse_multiaddr};
 
 use crate::harness::*;
-
-#[tokio::test]
-async fn pins_are_added_as_recorded() {
-    let (server, _kubo) = with_kubo().await;
-    let root = "QmQRiXcmgocXXUZHXdndiE9LSKM45YJnCFsyjjPmg2p8MN";
-    let echo = "QmeVuM3FUyCqsZHvTea4ni2tee9ZeE9JExJ7oZsNpHXK1d";
-    let charlie = "QmbSb6EFBiVTGUppGuvZhxSfTSuAcXGMZhWaMmv1CtU4qE";
-    for (path, cid) in [
-        (format!("/ipfs/{root}/a.txt"), ALPHA),
-        (format!("/ipfs/{root}/sub/c.txt"), charlie),
-        (format!("/ipfs/{echo}/"), echo),
-    ] {
-        server.cluster.insert_path(&path, parse_cid(cid).unwrap());
-    }
-    replay(&server, "pin-add.json").await;
-}
-
-#[tokio::test]
-async fn pins_are_removed_as_recorded() {
-    let (server, _kubo) = with_kubo().await;
-    let root = "QmQRiXcmgocXXUZHXdndiE9LSKM45YJnCFsyjjPmg2p8MN";
-    server.cluster.insert_pin(pin(root, PinMode::Recursive, ""));
-    server.cluster.insert_path(&format!("/ipfs/{root}/a.txt"), parse_cid(ALPHA).unwrap());
-    replay(&server, "pin-rm.json").await;
-}
-
-#[tokio::test]
-async fn pins_are_listed_as_recorded() {
-    let (server, _kubo) = with_kubo().await;
-    replay(&server, "pin-ls.json").await;
-}
-
-#[tokio::test]
-async fn paths_and_methods_lead_where_they_were_recorded_to() {
-    let (server, _kubo) = with_kubo().await;
-    replay(&server, "path-arguments-and-methods.json").await;
-    replay(&server, "add-errors.json").await;
-}
 
 #[tokio::test]
 async fn every_argument_counts_and_recursive_false_pins_directly() {

@@ -10,6 +10,8 @@ use crate::types::{Cid, parse_cid};
 
 #[derive(Debug, Default)]
 pub(super) struct State {
+    /// Before `rules`: what the step of a recording that is under way got.
+    pub(super) recorded: Vec<Rule>,
     pub(super) rules: Vec<Rule>,
     pub(super) seen: Vec<Seen>,
     /// `recursive` or `direct` by CID.
