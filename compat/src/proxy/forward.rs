@@ -8,9 +8,9 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use http::header::{
     ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
-    HeaderValue, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    HeaderValue, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
-use http::{Method, StatusCode, Version};
+use http::{Method, StatusCode, Uri, Version};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, BodyStream};
 use hyper::body::Incoming;
@@ -66,7 +66,10 @@ impl Forward {
             Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 self.tunnel(response, on_upgrade)
             }
-            Ok(response) => incoming(response, unpacks, is_head).await,
+            Ok(response) => match frame(response) {
+                Ok(response) => incoming(response, unpacks, is_head).await,
+                Err(cause) => bad_gateway(&cause),
+            },
         }
     }
 
@@ -106,6 +109,8 @@ impl Forward {
             hops.push(ip.to_string());
             head.headers.insert(X_FORWARDED_FOR, HeaderValue::from_str(&hops.join(", "))?);
         }
+        name_host(&head.uri, &mut head.headers)?;
+        keep_first_agent(&mut head.headers);
         let unpacks = add_accept_encoding(&head.method, &mut head.headers);
         let mut outgoing = http::Request::new(client_body(&head.method, &mut head.headers, body));
         *outgoing.method_mut() = head.method;
@@ -139,12 +144,30 @@ impl Forward {
     }
 }
 
+/// A target with a host of its own says which host is meant; an empty one is the daemon's.
+fn name_host(target: &Uri, headers: &mut HeaderMap) -> Result<(), http::Error> {
+    if let Some(authority) = target.authority() {
+        let host = authority.as_str().rsplit('@').next().unwrap_or_default();
+        headers.insert(HOST, HeaderValue::from_str(host)?);
+    } else if headers.get(HOST).is_some_and(HeaderValue::is_empty) {
+        headers.remove(HOST);
+    }
+    Ok(())
+}
+
+/// Go's client sends the first `User-Agent`, and none that is empty.
+pub(super) fn keep_first_agent(headers: &mut HeaderMap) {
+    if let Some(first) = headers.remove(USER_AGENT).filter(|agent| !agent.is_empty()) {
+        headers.insert(USER_AGENT, first);
+    }
+}
+
 /// Asks for packed answers as Go's client does on its own account; whether it did.
 pub(super) fn add_accept_encoding(method: &Method, headers: &mut HeaderMap) -> bool {
-    let asks =
-        !headers.contains_key(ACCEPT_ENCODING) && !headers.contains_key(RANGE) && method != Method::HEAD;
+    let says = |name: HeaderName| headers.get(name).is_some_and(|value| !value.is_empty());
+    let asks = !says(ACCEPT_ENCODING) && !says(RANGE) && method != Method::HEAD;
     if asks {
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        headers.append(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
     }
     asks
 }
@@ -159,10 +182,39 @@ pub(super) fn client_body(method: &Method, headers: &mut HeaderMap, body: Reques
         }
         return no_body();
     }
-    if let Some(length) = body.size_hint().exact() {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    }
+    match body.size_hint().exact() {
+        Some(length) => headers.insert(CONTENT_LENGTH, HeaderValue::from(length)),
+        // said aloud: hyper takes it that a GET has no body
+        None => headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
+    };
     body.map_err(BodyError::from).boxed_unsync()
+}
+
+/// An answer whose length everybody reads alike: two programs that disagree about it would take one's body for the
+/// other's next answer.
+pub(super) fn frame(mut response: http::Response<Incoming>) -> Result<http::Response<Incoming>, String> {
+    let has_body = !matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let is_11 = response.version() == Version::HTTP_11;
+    let headers = response.headers_mut();
+    let codings: Vec<&HeaderValue> = headers.get_all(TRANSFER_ENCODING).iter().collect();
+    match codings[..] {
+        [] => {}
+        [coding] if !is_11 || coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+            headers.remove(CONTENT_LENGTH);
+        }
+        _ => return Err(format!("unsupported transfer encoding: {codings:?}")),
+    }
+    let Some(length) = headers.get(CONTENT_LENGTH).cloned() else { return Ok(response) };
+    let is_number = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
+    if !is_number || headers.get_all(CONTENT_LENGTH).iter().any(|other| *other != length) {
+        return Err(format!("bad Content-Length {length:?}"));
+    }
+    if has_body {
+        headers.insert(CONTENT_LENGTH, length);
+    } else {
+        headers.remove(CONTENT_LENGTH);
+    }
+    Ok(response)
 }
 
 /// The daemon's answer as the client gets it.
@@ -178,7 +230,7 @@ async fn incoming(response: http::Response<Incoming>, unpacks: bool, is_head: bo
     for value in announced {
         head.headers.append(TRAILER, value);
     }
-    let body = if unpacks && is_packed(&head.headers) && !is_head {
+    let body = if unpacks && is_packed(&head.headers) && !is_head && !body.is_end_stream() {
         head.headers.remove(CONTENT_ENCODING);
         head.headers.remove(CONTENT_LENGTH);
         Body::frames(unpack(body))
@@ -220,41 +272,55 @@ async fn with_type(mut body: Incoming, headers: &mut HeaderMap) -> Result<Body, 
 
 /// Undoes the packing that only we asked for.
 fn unpack(body: Incoming) -> Frames {
-    let frames = futures::stream::try_unfold(
-        (Some(BodyStream::new(body)), GzDecoder::new(Vec::new())),
-        |(body, mut decoder)| async move {
-            let Some(mut body) = body else { return Ok::<_, BodyError>(None) };
-            // the head goes out first: what cannot be unpacked cuts the body, not the answer
-            tokio::task::yield_now().await;
-            loop {
-                match body.next().await {
-                    None => {
-                        decoder.try_finish()?;
-                        let rest = std::mem::take(decoder.get_mut());
-                        let last = if rest.is_empty() { None } else { Some(Frame::data(Bytes::from(rest))) };
-                        return Ok(last.map(|last| (last, (None, decoder))));
-                    }
-                    Some(Err(e)) => return Err(e.into()),
-                    Some(Ok(frame)) => match frame.into_data() {
-                        Ok(data) => {
-                            decoder.write_all(&data)?;
-                            let unpacked = std::mem::take(decoder.get_mut());
-                            if !unpacked.is_empty() {
-                                return Ok(Some((Frame::data(Bytes::from(unpacked)), (Some(body), decoder))));
-                            }
-                        }
-                        Err(trailers) => return Ok(Some((trailers, (Some(body), decoder)))),
-                    },
-                }
-            }
-        },
-    );
+    let packed =
+        Packed { body: Some(BodyStream::new(body)), decoder: GzDecoder::new(Vec::new()), last: None };
+    let frames = futures::stream::try_unfold(packed, |mut packed| async move {
+        // the head goes out first: what cannot be unpacked cuts the body, not the answer
+        tokio::task::yield_now().await;
+        Ok(packed.next().await?.map(|frame| (frame, packed)))
+    });
     frames.boxed()
+}
+
+/// A packed body on its way out.
+struct Packed {
+    body: Option<BodyStream<Incoming>>,
+    decoder: GzDecoder<Vec<u8>>,
+    /// Trailers, which follow what was still in the decoder.
+    last: Option<Frame<Bytes>>,
+}
+
+impl Packed {
+    async fn next(&mut self) -> Result<Option<Frame<Bytes>>, BodyError> {
+        while let Some(body) = &mut self.body {
+            match body.next().await.transpose()?.map(Frame::into_data) {
+                Some(Ok(data)) => {
+                    self.decoder.write_all(&data)?;
+                    self.decoder.flush()?;
+                }
+                Some(Err(trailers)) => {
+                    self.last = Some(trailers);
+                    self.finish()?;
+                }
+                None => self.finish()?,
+            }
+            let unpacked = std::mem::take(self.decoder.get_mut());
+            if !unpacked.is_empty() {
+                return Ok(Some(Frame::data(Bytes::from(unpacked))));
+            }
+        }
+        Ok(self.last.take())
+    }
+
+    fn finish(&mut self) -> Result<(), BodyError> {
+        self.body = None;
+        Ok(self.decoder.try_finish()?)
+    }
 }
 
 /// A body piece by piece, unpacked if it came packed though its reader asked for none of that.
 pub(super) fn frames(headers: &HeaderMap, body: Incoming, unpacks: bool) -> Frames {
-    if unpacks && is_packed(headers) {
+    if unpacks && is_packed(headers) && !body.is_end_stream() {
         return unpack(body);
     }
     BodyStream::new(body).map(|frame| frame.map_err(BodyError::from)).boxed()

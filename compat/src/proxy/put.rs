@@ -92,7 +92,9 @@ async fn put<T: Stored>(shared: Arc<Shared>, target: &str, request: Request) -> 
         Err(e) => return error::internal(&e.to_string()),
     };
     head.headers.remove(HOST);
-    if !head.headers.contains_key(USER_AGENT) {
+    if head.headers.contains_key(USER_AGENT) {
+        forward::keep_first_agent(&mut head.headers);
+    } else {
         head.headers.insert(USER_AGENT, HeaderValue::from_static("Go-http-client/1.1"));
     }
     let unpacks = add_accept_encoding(&head.method, &mut head.headers);
@@ -101,8 +103,12 @@ async fn put<T: Stored>(shared: Arc<Shared>, target: &str, request: Request) -> 
     *outgoing.uri_mut() = uri;
     *outgoing.headers_mut() = head.headers;
     let answer = match shared.daemon.send(outgoing).await {
+        Ok(answer) => forward::frame(answer),
+        Err(e) => Err(e.to_string()),
+    };
+    let answer = match answer {
         Ok(answer) => answer,
-        Err(e) => return error::internal(&e.to_string()),
+        Err(cause) => return error::internal(&cause),
     };
     if answer.status() != StatusCode::OK {
         let (daemon, body) = answer.into_parts();

@@ -174,6 +174,87 @@ async fn words_that_come_together_leave_together() {
     assert_eq!(answer.trailers, [("X-Stream-Error".to_string(), "late".to_string())]);
 }
 
+fn packed(text: &str) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut encoder, text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn packed_answers_nobody_asked_for_are_unpacked_with_their_trailers() {
+    let (server, kubo) = with_kubo().await;
+    let packed = packed("hello");
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nContent-Encoding: gzip\r\nConnection: close\r\n";
+    let known = [format!("{head}Content-Length: {}\r\n\r\n", packed.len()).as_bytes(), &packed].concat();
+    let start = format!("{head}Trailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n", packed.len());
+    let chunked = [start.as_bytes(), &packed, b"\r\n0\r\nX-Sum: 7\r\n\r\n"].concat();
+    let empty = format!("{head}Content-Length: 0\r\n\r\n").into_bytes();
+    for (name, reply) in [("/known", known), ("/chunked", chunked), ("/empty", empty)] {
+        let rule = Rule::new(name, vec![Part::Bytes(reply)]);
+        kubo.set_rules(vec![rule]);
+        let answer = post(&server, name).await;
+        let is_empty = name == "/empty";
+        assert_eq!(text(&answer), if is_empty { "" } else { "hello" }, "{name}");
+        assert_eq!(header(&answer, "Content-Encoding"), is_empty.then_some("gzip"), "{name}");
+        let n_trailers = usize::from(name == "/chunked");
+        assert_eq!(answer.trailers.len(), n_trailers, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn answers_of_doubtful_length_are_made_plain_or_refused() {
+    let (server, kubo) = with_kubo().await;
+    for (lines, body, status, length) in [
+        ("Content-Length: 9\r\nTransfer-Encoding: chunked", "2\r\nok\r\n0\r\n\r\n", 200, None),
+        ("Content-Length: 2\r\nContent-Length: 2", "ok", 200, Some("2")),
+        ("Content-Length: 2\r\nContent-Length: 3", "okk", 502, Some("0")),
+        ("Content-Length: -2", "ok", 502, Some("0")),
+        ("Transfer-Encoding: gzip", "ok", 502, Some("0")),
+        ("Transfer-Encoding: gzip, chunked", "0\r\n\r\n", 502, Some("0")),
+    ] {
+        let reply =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nConnection: close\r\n{lines}\r\n\r\n{body}");
+        kubo.set_rules(vec![Rule::new("/x", vec![Part::Bytes(reply.into_bytes())])]);
+        let answer = post(&server, "/x").await;
+        assert_eq!((answer.status, header(&answer, "Content-Length")), (status, length), "{lines}");
+        assert_eq!(text(&answer), if status == 200 { "ok" } else { "" }, "{lines}");
+        let answer = ask(&server, "HEAD", "/x", "", b"").await;
+        assert_eq!(answer.status, status, "HEAD {lines}");
+        let answer = ask(&server, "POST", "/api/v0/block/put?pin=true&/x", "", b"").await;
+        assert_eq!(answer.status == 500, status == 502, "block/put {lines}");
+    }
+    let reply = "HTTP/1.1 304 Not Modified\r\nContent-Length: 55\r\nConnection: close\r\n\r\n";
+    kubo.set_rules(vec![Rule::new("/x", vec![Part::Bytes(reply.into())])]);
+    let answer = ask(&server, "HEAD", "/x", "", b"").await;
+    assert_eq!((answer.status, header(&answer, "Content-Length")), (304, None));
+}
+
+#[tokio::test]
+async fn heads_reach_the_daemon_as_gos_client_writes_them() {
+    let (server, kubo) = with_kubo().await;
+    kubo.set_rules(vec![Rule::reply("/x", "200 OK", "")]);
+    let host = kubo.authority();
+    for (request, line, is_there) in [
+        ("POST http://u@other:1/x HTTP/1.1\r\nHost: h\r\n", "Host: other:1", true),
+        ("POST /x HTTP/1.1\r\nHost:\r\n", &format!("Host: {host}"), true),
+        ("POST /x HTTP/1.1\r\nHost: h\r\nUser-Agent:\r\n", "User-Agent", false),
+        ("POST /x HTTP/1.1\r\nHost: h\r\nUser-Agent: a\r\nUser-Agent: b\r\n", "User-Agent: b", false),
+        ("POST /x HTTP/1.1\r\nHost: h\r\nAccept-Encoding:\r\n", "Accept-Encoding: gzip", true),
+        ("POST /x HTTP/1.1\r\nHost: h\r\nRange: bytes=0-1\r\n", "Accept-Encoding", false),
+    ] {
+        let before = kubo.requests().len();
+        let whole = format!("{request}Connection: close\r\n\r\n");
+        let reply = golden::send(server.addr, whole.as_bytes());
+        let reply = tokio::time::timeout(LIMIT, reply).await.expect("an end").unwrap();
+        assert!(reply.starts_with(b"HTTP/1.1 200 "), "{request}");
+        let seen = &kubo.requests()[before].head;
+        assert_eq!(seen.contains(&format!("\r\n{line}")), is_there, "{request}: {seen}");
+    }
+    let body = "GET /x HTTP/1.1\r\nHost: h\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n0\r\n\r\n";
+    golden::send(server.addr, body.as_bytes()).await.unwrap();
+    assert_eq!(kubo.requests().last().unwrap().body, b"one", "a GET may have a body");
+}
+
 #[tokio::test]
 async fn every_answer_has_its_line_in_the_access_log() {
     let (_, kubo) = with_kubo().await;
