@@ -357,7 +357,6 @@ async fn what_is_not_served_yet_is_refused_at_the_start() {
     };
     let expected = |key: &str| Some(format!("restapi.{key} is not supported yet"));
     assert_eq!(refused(|_| ()), None);
-    assert_eq!(refused(|c| c.ssl_cert_file = "a".into()), expected("ssl_cert_file"));
     let libp2p = refused(|c| c.libp2p_listen_multiaddress = c.http_listen_multiaddress.clone());
     assert_eq!(libp2p, expected("libp2p_listen_multiaddress"));
 }

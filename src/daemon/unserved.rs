@@ -7,15 +7,11 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
     let (rest, pinsvc) = (&config.restapi, &config.pinsvcapi);
     let asks = [
         ("consensus.raft", config.raft.present, "raft consensus"),
-        ("api.restapi.ssl_cert_file", rest.present && !rest.ssl_cert_file.is_empty(), "TLS"),
-        ("api.restapi.ssl_key_file", rest.present && !rest.ssl_key_file.is_empty(), "TLS"),
         (
             "api.restapi.libp2p_listen_multiaddress",
             rest.present && !rest.libp2p_listen_multiaddress.is_empty(),
             "HTTP over libp2p",
         ),
-        ("api.pinsvcapi.ssl_cert_file", pinsvc.present && !pinsvc.ssl_cert_file.is_empty(), "TLS"),
-        ("api.pinsvcapi.ssl_key_file", pinsvc.present && !pinsvc.ssl_key_file.is_empty(), "TLS"),
         (
             "api.pinsvcapi.libp2p_listen_multiaddress",
             pinsvc.present && !pinsvc.libp2p_listen_multiaddress.is_empty(),
@@ -56,22 +52,16 @@ mod tests {
         check(&config()).unwrap();
         let keys = [
             refused(|config| config.raft.present = true),
-            refused(|config| config.restapi.ssl_cert_file = "a".into()),
-            refused(|config| config.restapi.ssl_key_file = "a".into()),
             refused(|config| {
                 config.restapi.libp2p_listen_multiaddress = vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()];
             }),
-            refused(|config| config.pinsvcapi.ssl_cert_file = "a".into()),
             refused(|config| config.ipfsproxy.node_https = true),
             refused(|config| config.metrics.enable_stats = true),
             refused(|config| config.tracing.enable_tracing = true),
         ];
         let words = [
             "consensus.raft",
-            "api.restapi.ssl_cert_file",
-            "api.restapi.ssl_key_file",
             "api.restapi.libp2p_listen_multiaddress",
-            "api.pinsvcapi.ssl_cert_file",
             "api.ipfsproxy.node_https",
             "observations.metrics.enable_stats",
             "observations.tracing.enable_tracing",

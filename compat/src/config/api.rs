@@ -11,6 +11,7 @@ use super::identity::{decode_base64, decode_key};
 use super::section::{Component, addr_texts, default_addr, parse_addrs, require, set_duration, table};
 use super::value::{Map, Texts};
 use crate::go::time::Duration;
+use crate::http::tls;
 use crate::types::{Multiaddr, PeerId, parse_peer_id};
 
 const MIN_MAX_HEADER_BYTES: i64 = 4096;
@@ -134,14 +135,11 @@ fn join(folder: &Path, name: &str) -> PathBuf {
     if name.is_empty() { folder.to_owned() } else { folder.join(name) }
 }
 
-/// Reads a PEM file far enough to know that it holds what it should.
-fn check_pem(path: &Path, label: &str, input: &str) -> Result<(), String> {
-    let doing = "error loading TLS certificate/key: ";
-    let pem = super::read_file(path).map_err(|reason| format!("{doing}{reason}"))?;
-    let pem = String::from_utf8_lossy(&pem);
-    let has_block =
-        pem.lines().any(|line| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(label));
-    require(has_block, &format!("{doing}tls: failed to find any PEM data in {input} input"))
+/// Reads certificate and key to know that they can be served.
+fn check_keys(certificate: &Path, key: &Path) -> Result<(), String> {
+    let pair = super::read_file(certificate)
+        .and_then(|certificate| tls::key_pair(&certificate, &super::read_file(key)?));
+    pair.map(|_| ()).map_err(|reason| tls::Error::Keys(reason).to_string())
 }
 
 table! {
@@ -191,8 +189,7 @@ impl Component for HttpApi {
             self.ssl_key_file = table.ssl_key_file;
         }
         if let Some((certificate, private_key)) = self.tls_paths(folder) {
-            check_pem(&certificate, "CERTIFICATE-----", "certificate")?;
-            check_pem(&private_key, "PRIVATE KEY-----", "key")?;
+            check_keys(&certificate, &private_key)?;
         }
         self.max_header_bytes = match table.max_header_bytes {
             0 => MIN_MAX_HEADER_BYTES,

@@ -451,7 +451,7 @@ fn source_of(text: &str) -> Result<String, Error> {
 }
 
 /// Reads a file of bounded size; the error is Go's text.
-fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     let file = std::fs::File::open(path).map_err(|reason| go_error("open", path, &reason))?;
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1)

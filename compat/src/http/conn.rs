@@ -30,6 +30,7 @@ use tracing::{debug, error};
 use super::listen::Listener;
 use super::respond::UnannouncedTrailers;
 use super::respond::{self, Body, Response};
+use super::tls;
 use super::wire::{Exchange, HIDDEN_TRAILER, KEPT_TRAILER, Rewrite, Shared, Wire};
 
 /// Connections open at a time on one listener; more wait in the system's queue.
@@ -111,6 +112,17 @@ impl Default for ConnOptions {
 
 /// Serves connections of `listener` until `stop`; then requests under way get a short time to finish.
 pub async fn serve(listener: Listener, handler: Handler, options: ConnOptions, stop: CancellationToken) {
+    serve_with_tls(listener, None, handler, options, stop).await;
+}
+
+/// The same; with `tls`, every connection begins with a handshake.
+pub async fn serve_with_tls(
+    listener: Listener,
+    tls: Option<tls::Server>,
+    handler: Handler,
+    options: ConnOptions,
+    stop: CancellationToken,
+) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -133,9 +145,24 @@ pub async fn serve(listener: Listener, handler: Handler, options: ConnOptions, s
         match accepted {
             None => break,
             Some(Ok((stream, peer))) => {
-                let (handler, stop) = (Arc::clone(&handler), stop.clone());
+                let (tls, handler, stop) = (tls.clone(), Arc::clone(&handler), stop.clone());
                 connections.spawn(async move {
-                    serve_stream(stream, peer, handler, options, stop).await;
+                    match tls {
+                        None => serve_stream(stream, peer, handler, options, stop).await,
+                        // apart, so that connections without TLS need not be as large
+                        Some(tls) => {
+                            Box::pin(async move {
+                                let secured = tokio::select! {
+                                    () = stop.cancelled() => None,
+                                    secured = tls.accept(stream, &options) => secured,
+                                };
+                                if let Some(stream) = secured {
+                                    serve_stream(stream, peer, handler, options, stop).await;
+                                }
+                            })
+                            .await
+                        }
+                    }
                     drop(slot);
                 });
             }

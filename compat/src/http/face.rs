@@ -23,6 +23,7 @@ use super::listen::Listener;
 use super::log::{AccessLog, Facility};
 use super::mux::{self, Found, Mux, Params, Route};
 use super::respond::{self, Response};
+use super::tls;
 use crate::config::HttpApi;
 use crate::go::query::Query;
 
@@ -69,6 +70,9 @@ pub enum Error {
         /// The key.
         key: &'static str,
     },
+    /// The certificate or its key.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
     /// The access log cannot be opened.
     #[error("cannot open the access log {path}: {source}")]
     Log {
@@ -88,6 +92,7 @@ pub struct ReplacesConfigured;
 pub struct Face {
     handler: Handler,
     options: ConnOptions,
+    tls: Option<tls::Server>,
     facility: Facility,
     is_authenticated: bool,
 }
@@ -96,12 +101,10 @@ impl Face {
     /// `site` as `config` wants it served. `folder` is where relative files lie.
     pub fn new<E: Copy + Send + Sync>(config: &HttpApi, folder: &Path, site: Site<E>) -> Result<Self, Error> {
         let unsupported = |key| Err(Error::Unsupported { section: config.key, key });
-        if config.tls_paths(folder).is_some() {
-            return unsupported("ssl_cert_file");
-        }
         if !config.libp2p_listen_multiaddress.is_empty() {
             return unsupported("libp2p_listen_multiaddress");
         }
+        let tls = config.tls_paths(folder).map(|(certificate, key)| tls::Server::load(&certificate, &key));
         let log_path = config.http_log_path(folder);
         let log = AccessLog::open(log_path.as_deref(), site.facility)
             .map_err(|source| Error::Log { path: log_path.unwrap_or_default(), source })?;
@@ -115,6 +118,7 @@ impl Face {
         };
         Ok(Self {
             options,
+            tls: tls.transpose()?,
             facility: site.facility,
             is_authenticated: config.basic_auth_credentials.is_some(),
             handler: log.layer(handler(config, site)),
@@ -131,7 +135,7 @@ impl Face {
         let serving = listeners.into_iter().map(|listener| {
             let authenticated = if self.is_authenticated { " - authenticated" } else { "" };
             self.tell(&format!("(HTTP{authenticated}): {}", listener.local_addr()));
-            conn::serve(listener, self.handler(), self.options, stop.clone())
+            conn::serve_with_tls(listener, self.tls.clone(), self.handler(), self.options, stop.clone())
         });
         join_all(serving).await;
     }

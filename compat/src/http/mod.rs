@@ -1,7 +1,7 @@
 //! HTTP/1.1 with the habits of Go's net/http, for every HTTP face of the peer.
 //!
 //! ```text
-//!  listen ── conn ── wire ── hyper ── conn ── log ── auth ── cors ── mux ── a face's handler
+//!  listen ── tls ─ conn ── wire ── hyper ── conn ── log ── auth ── cors ── mux ── a face's handler
 //!  sockets   tasks   heads,  framing  order of        layers         table   answers through `respond`,
 //!                    limits           headers                                uploads through `multipart`
 //! ```
@@ -23,6 +23,7 @@ pub mod log;
 pub mod multipart;
 pub mod mux;
 pub mod respond;
+pub mod tls;
 
 mod head;
 mod media_type;
