@@ -348,20 +348,6 @@ async fn a_direct_pin_by_cid_is_direct() {
 }
 
 #[tokio::test]
-async fn what_is_not_served_yet_is_refused_at_the_start() {
-    let api: Arc<dyn ClusterApi> = Arc::new(FakeCluster::new());
-    let refused = |change: fn(&mut HttpApi)| {
-        let mut config = HttpApi::rest();
-        change(&mut config);
-        Rest::new(&config, Path::new("."), Arc::clone(&api)).err().map(|error| error.to_string())
-    };
-    let expected = |key: &str| Some(format!("restapi.{key} is not supported yet"));
-    assert_eq!(refused(|_| ()), None);
-    let libp2p = refused(|c| c.libp2p_listen_multiaddress = c.http_listen_multiaddress.clone());
-    assert_eq!(libp2p, expected("libp2p_listen_multiaddress"));
-}
-
-#[tokio::test]
 async fn a_buffered_add_is_one_list_or_one_error() {
     let server = serve(HttpApi::rest()).await;
     let answer = exchange(server.addr, &upload("/add?stream-channels=false")).await;

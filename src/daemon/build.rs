@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cluster_compat::api::ClusterApi;
-use cluster_compat::config::peerstore;
+use cluster_compat::config::{HttpApi, Section, peerstore};
 use cluster_compat::http::listen::Listener;
 use cluster_compat::pinsvc::PinSvc;
 use cluster_compat::proxy::Proxy;
@@ -13,6 +13,7 @@ use cluster_compat::types::{Multiaddr, PeerId, multiaddr_peer};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use super::tunnel::Tunnel;
 use super::{Error, RunArgs, data, notify, unserved, vitals};
 use crate::cluster::{Cluster, ClusterArgs, DaemonSeen};
 use crate::consensus::Consensus;
@@ -70,8 +71,11 @@ pub(super) async fn build(args: RunArgs) -> Result<Running, Error> {
         network.accept(&[rpc::PROTOCOL], rpc::MAX_WAITING).map_err(Error::step("creating RPC server"))?;
     let rest_addrs = config.restapi.present.then_some(&config.restapi.http_listen_multiaddress);
     let rest_listeners = bind(rest_addrs, "creating REST API component").await?;
+    let rest_tunnel = tunnel(&config.restapi, "creating REST API component", &network_tasks).await?;
     let pinsvc_addrs = config.pinsvcapi.present.then_some(&config.pinsvcapi.http_listen_multiaddress);
     let pinsvc_listeners = bind(pinsvc_addrs, "creating Pinning Service API component").await?;
+    let pinsvc_tunnel =
+        tunnel(&config.pinsvcapi, "creating Pinning Service API component", &network_tasks).await?;
     let proxy_addrs = config.ipfsproxy.present.then_some(&config.ipfsproxy.listen_multiaddress);
     let proxy_listeners = bind(proxy_addrs, "creating IPFS Proxy component").await?;
     let ipfs =
@@ -145,11 +149,17 @@ pub(super) async fn build(args: RunArgs) -> Result<Running, Error> {
     if config.restapi.present {
         let rest = Rest::new(&config.restapi, folder, Arc::clone(&api));
         let rest = rest.map_err(Error::step("creating REST API component"))?;
+        if let Some(tunnel) = rest_tunnel {
+            apis.spawn("rest api over libp2p", tunnel.serve(rest.face().clone(), apis.token()));
+        }
         apis.spawn("rest api", rest.serve(rest_listeners, apis.token()));
     }
     if config.pinsvcapi.present {
         let pinsvc = PinSvc::new(&config.pinsvcapi, folder, Arc::clone(&api));
         let pinsvc = pinsvc.map_err(Error::step("creating Pinning Service API component"))?;
+        if let Some(tunnel) = pinsvc_tunnel {
+            apis.spawn("pinning service api over libp2p", tunnel.serve(pinsvc.face().clone(), apis.token()));
+        }
         apis.spawn("pinning service api", pinsvc.serve(pinsvc_listeners, apis.token()));
     }
     if config.ipfsproxy.present {
@@ -251,4 +261,13 @@ async fn bind(addrs: Option<&Vec<Multiaddr>>, step: &'static str) -> Result<Vec<
         listeners.push(Listener::bind(addr).await.map_err(Error::step(step))?);
     }
     Ok(listeners)
+}
+
+/// A host of the API's own, where its section asks for one.
+async fn tunnel(
+    section: &Section<HttpApi>,
+    step: &'static str,
+    tasks: &Tasks,
+) -> Result<Option<Tunnel>, Error> {
+    if section.present { Tunnel::open(section, tasks).await.map_err(Error::step(step)) } else { Ok(None) }
 }

@@ -17,6 +17,7 @@ pub mod notify;
 pub mod offline;
 pub mod signals;
 mod stop;
+mod tunnel;
 mod unserved;
 mod vitals;
 

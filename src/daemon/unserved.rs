@@ -4,19 +4,8 @@ use cluster_compat::config::Config;
 
 /// The first key that asks for something this version does not have.
 pub(super) fn check(config: &Config) -> Result<(), String> {
-    let (rest, pinsvc) = (&config.restapi, &config.pinsvcapi);
     let asks = [
         ("consensus.raft", config.raft.present, "raft consensus"),
-        (
-            "api.restapi.libp2p_listen_multiaddress",
-            rest.present && !rest.libp2p_listen_multiaddress.is_empty(),
-            "HTTP over libp2p",
-        ),
-        (
-            "api.pinsvcapi.libp2p_listen_multiaddress",
-            pinsvc.present && !pinsvc.libp2p_listen_multiaddress.is_empty(),
-            "HTTP over libp2p",
-        ),
         (
             "api.ipfsproxy.node_https",
             config.ipfsproxy.present && config.ipfsproxy.node_https,
@@ -52,16 +41,12 @@ mod tests {
         check(&config()).unwrap();
         let keys = [
             refused(|config| config.raft.present = true),
-            refused(|config| {
-                config.restapi.libp2p_listen_multiaddress = vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()];
-            }),
             refused(|config| config.ipfsproxy.node_https = true),
             refused(|config| config.metrics.enable_stats = true),
             refused(|config| config.tracing.enable_tracing = true),
         ];
         let words = [
             "consensus.raft",
-            "api.restapi.libp2p_listen_multiaddress",
             "api.ipfsproxy.node_https",
             "observations.metrics.enable_stats",
             "observations.tracing.enable_tracing",

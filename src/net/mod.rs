@@ -7,6 +7,7 @@
 //!                    answers, no await)   └─▶ subscriptions: one bounded channel per topic
 //! ```
 //!
+//! [`host`] is the same transport and the same streams without a swarm around them, for HTTP over libp2p.
 //! `addrs`, `peerstore`, `bootstrap`, `dht` and `limits` decide and do nothing: no sockets, no clock.
 //!
 //! Invariants: a queue to or from the swarm is bounded; a topic nobody else subscribes to costs nothing to publish
@@ -21,6 +22,7 @@ mod bootstrap;
 mod dht;
 mod dnsaddr;
 mod gossip;
+pub mod host;
 mod limits;
 mod mdns;
 mod observed;

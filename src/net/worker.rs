@@ -24,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use self::dial::Dial;
+pub(super) use self::dial::reason;
+pub(super) use self::listen::check_free;
 use self::reach::Reachability;
 use self::routing::Searches;
 use self::settings::Settings;

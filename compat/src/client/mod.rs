@@ -30,11 +30,13 @@ use http::HeaderValue;
 
 pub use self::methods::status_filter;
 pub use self::path::parse_path;
+pub use self::transport::Dialer;
 pub use self::wait::{Wait, WaitError};
 use crate::api::{self, ErrorKind};
+use crate::http::tls;
 use crate::types::Multiaddr;
 
-use self::transport::Endpoint;
+use self::transport::{Endpoint, Means};
 
 /// A failed call, as `ipfs-cluster-ctl` prints it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,8 +75,10 @@ pub struct Options {
     pub username: String,
     /// Its password.
     pub password: String,
-    /// HTTP over TLS.
-    pub https: bool,
+    /// HTTP over TLS; `None` is without.
+    pub tls: Option<tls::Client>,
+    /// How addresses are reached that name a peer; `None` takes them for those of its HTTP.
+    pub dialer: Option<Dialer>,
     /// Longest exchange, its stream included; `None` is no limit.
     pub timeout: Option<Duration>,
 }
@@ -90,9 +94,10 @@ pub struct RestClient {
 impl RestClient {
     /// Looks up names; asks nobody yet.
     pub async fn new(options: Options) -> std::result::Result<Self, String> {
+        let means = Means { tls: options.tls, dialer: options.dialer };
         let mut endpoints = Vec::new();
         for host in &options.hosts {
-            endpoints.extend(Endpoint::resolve(host, options.https).await?);
+            endpoints.extend(Endpoint::resolve(host, &means).await?);
         }
         let authorization = match options.username.as_str() {
             "" => None,

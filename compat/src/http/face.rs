@@ -62,14 +62,6 @@ pub struct Site<E: 'static> {
 /// Why a face cannot be served as configured.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A key that is set and that this build does not serve.
-    #[error("{section}.{key} is not supported yet")]
-    Unsupported {
-        /// The section, as in the file.
-        section: &'static str,
-        /// The key.
-        key: &'static str,
-    },
     /// The certificate or its key.
     #[error(transparent)]
     Tls(#[from] tls::Error),
@@ -100,10 +92,6 @@ pub struct Face {
 impl Face {
     /// `site` as `config` wants it served. `folder` is where relative files lie.
     pub fn new<E: Copy + Send + Sync>(config: &HttpApi, folder: &Path, site: Site<E>) -> Result<Self, Error> {
-        let unsupported = |key| Err(Error::Unsupported { section: config.key, key });
-        if !config.libp2p_listen_multiaddress.is_empty() {
-            return unsupported("libp2p_listen_multiaddress");
-        }
         let tls = config.tls_paths(folder).map(|(certificate, key)| tls::Server::load(&certificate, &key));
         let log_path = config.http_log_path(folder);
         let log = AccessLog::open(log_path.as_deref(), site.facility)

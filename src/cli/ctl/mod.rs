@@ -14,6 +14,7 @@ mod files;
 mod format;
 mod graph;
 mod health;
+mod libp2p;
 mod output;
 mod peers;
 mod pin;
@@ -27,6 +28,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use cluster_compat::client::{Options, RestClient};
+use cluster_compat::http::tls;
 use cluster_compat::types::{Cid, Multiaddr, multiaddr_peer, parse_cid, parse_multiaddr};
 
 use self::output::{Failure, Output};
@@ -139,12 +141,19 @@ async fn connect(globals: &Values) -> Result<RestClient, Failure> {
             return Err(Failure::new("creating API client", cause));
         }
     }
+    let tls = match (https, globals.bool("no-check-certificate")) {
+        (false, _) => None,
+        (true, false) => Some(tls::Client::checking()),
+        (true, true) => Some(tls::Client::unchecking()),
+    };
+    let tls = tls.transpose().map_err(|error| Failure::new("creating API client", error))?;
     let timeout = u64::try_from(globals.int("timeout")).unwrap_or(0);
     let options = Options {
         hosts,
         username: username.into(),
         password: password.into(),
-        https,
+        tls,
+        dialer: Some(libp2p::dialer(<[u8; 32]>::try_from(&secret[..]).ok())),
         timeout: (timeout > 0).then(|| Duration::from_secs(timeout)),
     };
     RestClient::new(options).await.map_err(|error| Failure::new("creating configs", error))
@@ -156,13 +165,15 @@ fn libp2p_fault(host: &Multiaddr, secret_len: usize) -> Option<String> {
     if multiaddr_peer(host).is_none() && !text.starts_with("/dnsaddr/") {
         return None;
     }
-    Some(if text.matches('/').count() == 2 && !text.starts_with("/dnsaddr/") {
-        "APIAddr only includes a Peer ID".into()
+    if multiaddr_peer(host).is_none() {
+        Some(format!("{host}: a /dnsaddr has to end in /p2p/ and a peer id"))
+    } else if text.matches('/').count() == 2 {
+        Some("APIAddr only includes a Peer ID".into())
     } else if secret_len != 0 && secret_len != 32 {
-        "length of ProtectorKey should be 32".into()
+        Some("length of ProtectorKey should be 32".into())
     } else {
-        format!("{host}: HTTP over libp2p is not supported yet")
-    })
+        None
+    }
 }
 
 /// A secret in hexadecimal; the error is that of Go's `encoding/hex`.

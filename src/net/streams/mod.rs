@@ -106,7 +106,7 @@ struct Peer {
 
 /// The way to the handler of one connection.
 #[derive(Clone)]
-struct Link {
+pub(super) struct Link {
     connection: ConnectionId,
     is_relayed: bool,
     requests: mpsc::Sender<Request>,
@@ -152,6 +152,12 @@ impl Streams {
         }
     }
 
+    /// With another share of streams for each peer.
+    pub(super) const fn with_inbound(mut self, max_inbound_per_peer: usize) -> Self {
+        self.max_inbound_per_peer = max_inbound_per_peer;
+        self
+    }
+
     /// Tells those who asked what happens to peers.
     pub(super) fn tell(&self, event: PeerEvent) {
         // no reader is no error
@@ -167,7 +173,7 @@ impl Streams {
     }
 
     /// The best connection to a peer, and our share of streams to it.
-    fn link(&self, peer: &PeerId) -> Option<(Link, Arc<Semaphore>)> {
+    pub(super) fn link(&self, peer: &PeerId) -> Option<(Link, Arc<Semaphore>)> {
         let state = self.read();
         let peer = state.peers.get(peer)?;
         let standing = || peer.links.iter().filter(|link| !link.requests.is_closed());
@@ -215,7 +221,7 @@ impl Streams {
     }
 
     /// Asks the handler of a connection for a stream. `None` when the connection ended meanwhile.
-    async fn request(
+    pub(super) async fn request(
         &self,
         (link, shares): (Link, Arc<Semaphore>),
         protocols: &[&'static str],

@@ -238,7 +238,7 @@ impl Worker {
 
 /// The causes of a failed dial, without the library's layers around them; clients read them, so they are worded as
 /// go-libp2p's where that is known.
-fn reason(error: &DialError) -> String {
+pub(in crate::net) fn reason(error: &DialError) -> String {
     match error {
         DialError::NoAddresses => "no addresses".to_owned(),
         DialError::Transport(failures) => {

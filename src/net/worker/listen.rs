@@ -97,7 +97,7 @@ impl Worker {
 
 /// Whether another program listens there. libp2p shares ports between sockets of one user, so that two peers on one
 /// port would each get some of the connections; binding without that finds out.
-fn check_free(addr: &Multiaddr) -> Result<(), Error> {
+pub(in crate::net) fn check_free(addr: &Multiaddr) -> Result<(), Error> {
     let mut parts = addr.iter();
     let ip: IpAddr = match parts.next() {
         Some(Protocol::Ip4(ip)) => ip.into(),

@@ -29,7 +29,7 @@ use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use super::conn::ConnOptions;
-pub use client::Client;
+pub use client::{Client, words};
 pub use keys::key_pair;
 
 /// Why TLS cannot be served, or not be trusted.

@@ -38,7 +38,7 @@ impl ActiveKeyExchange for Exchange {
         if peer.first() != Some(&UNCOMPRESSED) {
             return Err(refused());
         }
-        agree_ephemeral(self.private, &UnparsedPublicKey::new(&ECDH_P521, peer), refused(), |secret| {
+        agree_ephemeral(self.private, UnparsedPublicKey::new(&ECDH_P521, peer), refused(), |secret| {
             Ok(SharedSecret::from(secret))
         })
     }

@@ -135,10 +135,22 @@ async fn suites_beside_those_of_the_reference_are_not_agreed_on() {
 #[tokio::test]
 async fn a_certificate_nobody_vouches_for_is_refused_unless_told_otherwise() {
     let server = load("rsa.crt", "rsa.key").unwrap();
-    let (here, _serving) = serving(&server, ConnOptions::default());
-    let refusal = client("p256.crt", |_| ()).connect("localhost", here).await.unwrap_err().to_string();
-    assert!(refusal.contains("certificate"), "{refusal}");
+    for (host, expected) in [
+        ("localhost", "certificate signed by unknown authority"),
+        ("example.org", "certificate is valid for localhost, not example.org"),
+        ("10.0.0.1", "certificate is valid for 127.0.0.1, ::1, not 10.0.0.1"),
+    ] {
+        let (here, _serving) = serving(&server, ConnOptions::default());
+        let refusal = client("p256.crt", |_| ()).connect(host, here).await.unwrap_err();
+        assert_eq!(words(&refusal), format!("tls: failed to verify certificate: x509: {expected}"));
+    }
+    let bare = load("rsa-bare.crt", "rsa.key").unwrap();
+    let (here, _serving) = serving(&bare, ConnOptions::default());
+    let refusal = client("p256.crt", |_| ()).connect("127.0.0.1", here).await.unwrap_err();
+    assert!(words(&refusal).ends_with("for 127.0.0.1 because it doesn't contain any IP SANs"), "{refusal}");
     greet(&server, &Client::unchecking().unwrap()).await.unwrap();
+    greet(&bare, &Client::unchecking().unwrap()).await.unwrap();
+    Client::checking().unwrap();
 }
 
 /// What a client reads that sends `bytes` and no more, and whether the handshake was given up.
