@@ -22,6 +22,7 @@ pub mod listen;
 pub mod log;
 pub mod multipart;
 pub mod mux;
+pub mod openapi;
 pub mod respond;
 pub mod tls;
 

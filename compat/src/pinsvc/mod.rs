@@ -37,6 +37,7 @@ use crate::http::face::{self, Face, Site};
 use crate::http::listen::Listener;
 use crate::http::log::Facility;
 use crate::http::mux::Params;
+use crate::http::openapi;
 use crate::http::respond::{self, Response};
 
 /// What a handler gives.
@@ -66,10 +67,11 @@ enum Endpoint {
     Remove,
     Token,
     Health,
+    OpenApi,
 }
 
 /// Every route, in the order that decides between 404 and 405.
-const ROUTES: [(&str, &str, Endpoint); 7] = [
+const ROUTES: [(&str, &str, Endpoint); 8] = [
     ("GET", "/pins", Endpoint::List),
     ("POST", "/pins", Endpoint::Add),
     ("GET", "/pins/{requestID}", Endpoint::Get),
@@ -77,6 +79,8 @@ const ROUTES: [(&str, &str, Endpoint); 7] = [
     ("DELETE", "/pins/{requestID}", Endpoint::Remove),
     ("POST", "/token", Endpoint::Token),
     ("GET", "/health", Endpoint::Health),
+    // last, so that every other path is answered as before
+    ("GET", "/openapi.json", Endpoint::OpenApi),
 ];
 
 impl Endpoint {
@@ -89,6 +93,7 @@ impl Endpoint {
             Self::Remove => pins::remove(call).boxed(),
             Self::Token => token(call).boxed(),
             Self::Health => async { Ok(respond::empty_json(StatusCode::NO_CONTENT)) }.boxed(),
+            Self::OpenApi => async { Ok(respond::document(StatusCode::OK, openapi::PINSVC.json())) }.boxed(),
         }
     }
 }
@@ -108,6 +113,11 @@ impl PinSvc {
         });
         let site = Site { facility: Facility::PinSvc, routes: &ROUTES, answer, document: error::document };
         Ok(Self(Face::new(config, folder, site)?))
+    }
+
+    /// Method and pattern of every route.
+    pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
+        ROUTES.iter().map(|(method, pattern, _)| (*method, *pattern))
     }
 
     /// The face, to be served in more ways than on listeners.

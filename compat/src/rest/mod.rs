@@ -36,6 +36,7 @@ use crate::http::face::{self, Face, Site};
 use crate::http::listen::Listener;
 use crate::http::log::Facility;
 use crate::http::mux::Params;
+use crate::http::openapi;
 use crate::http::respond::{self, Response};
 
 /// What a handler gives.
@@ -83,10 +84,11 @@ enum Endpoint {
     MetricNames,
     Token,
     Health,
+    OpenApi,
 }
 
 /// Every route, in the order that decides between 404 and 405.
-const ROUTES: [(&str, &str, Endpoint); 24] = [
+const ROUTES: [(&str, &str, Endpoint); 25] = [
     ("GET", "/id", Endpoint::Id),
     ("GET", "/version", Endpoint::Version),
     ("GET", "/peers", Endpoint::Peers),
@@ -111,6 +113,8 @@ const ROUTES: [(&str, &str, Endpoint); 24] = [
     ("GET", "/monitor/metrics", Endpoint::MetricNames),
     ("POST", "/token", Endpoint::Token),
     ("GET", "/health", Endpoint::Health),
+    // last, so that every other path is answered as before
+    ("GET", "/openapi.json", Endpoint::OpenApi),
 ];
 
 impl Endpoint {
@@ -140,6 +144,7 @@ impl Endpoint {
             Self::MetricNames => health::metric_names(call).boxed(),
             Self::Token => token(call).boxed(),
             Self::Health => health::alive(call).boxed(),
+            Self::OpenApi => async { Ok(respond::document(StatusCode::OK, openapi::REST.json())) }.boxed(),
         }
     }
 }
@@ -158,6 +163,11 @@ impl Rest {
         });
         let site = Site { facility: Facility::RestApi, routes: &ROUTES, answer, document: error::document };
         Ok(Self(Face::new(config, folder, site)?))
+    }
+
+    /// Method and pattern of every route.
+    pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
+        ROUTES.iter().map(|(method, pattern, _)| (*method, *pattern))
     }
 
     /// The face, to be served in more ways than on listeners.

@@ -12,6 +12,7 @@
 //! `BLESS=1` writes our answer into the steps that a ruling covers, and nowhere else.
 
 pub mod compare;
+pub mod record;
 pub mod replay;
 pub mod wire;
 

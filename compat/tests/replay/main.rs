@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed test may panic")]
 
 mod proxy;
+mod recorder;
 mod rest;
 
 use std::collections::BTreeMap;

@@ -243,8 +243,35 @@ fn value_len(text: &str) -> usize {
     text.len()
 }
 
-/// Hides times, but not their offsets nor Go's zero time, and the numbers behind [`COUNTERS`].
+/// Hides times and the numbers behind [`COUNTERS`].
 fn mask(text: &str) -> String {
+    let text = mask_times(text);
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    'next: while let Some(at) = rest.find('"') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        for name in COUNTERS {
+            let Some(number) = rest[1..].strip_prefix(name).and_then(|rest| rest.strip_prefix("\":")) else {
+                continue;
+            };
+            let n_digits = number.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'-').count();
+            if n_digits > 0 {
+                out.push_str(&rest[..name.len() + 3]);
+                out.push_str("<int>");
+                rest = &number[n_digits..];
+                continue 'next;
+            }
+        }
+        out.push('"');
+        rest = &rest[1..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Hides times, but not their offsets nor Go's zero time.
+pub(super) fn mask_times(text: &str) -> String {
     const SHAPE: &[u8] = b"0000-00-00T00:00:00";
     let bytes = text.as_bytes();
     let mut out = String::with_capacity(text.len());
@@ -252,7 +279,7 @@ fn mask(text: &str) -> String {
     while at < text.len() {
         let rest = &bytes[at..];
         let is_time = rest.len() > SHAPE.len()
-            && !text[at..].starts_with("0001-01-01T")
+            && !rest.starts_with(b"0001-01-01T")
             && SHAPE.iter().zip(rest).all(|(shape, byte)| match shape {
                 b'0' => byte.is_ascii_digit(),
                 other => byte == other,
@@ -262,19 +289,6 @@ fn mask(text: &str) -> String {
             at += SHAPE.len();
             if bytes.get(at) == Some(&b'.') {
                 at += 1 + bytes[at + 1..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-            }
-            continue;
-        }
-        let counter =
-            COUNTERS.iter().map(|name| format!("\"{name}\":")).find(|key| text[at..].starts_with(key));
-        if let Some(key) = counter {
-            out.push_str(&key);
-            at += key.len();
-            let n_digits =
-                bytes[at..].iter().take_while(|byte| byte.is_ascii_digit() || **byte == b'-').count();
-            if n_digits > 0 {
-                out.push_str("<int>");
-                at += n_digits;
             }
             continue;
         }

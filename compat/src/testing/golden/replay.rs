@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::compare::{Difference, difference};
+use super::record::{Ports, filled, named};
 use super::wire::{parse, request, send, send_raw};
 use super::{Answer, Data, Face, Recording, Step};
 use crate::testing::kubo::{FakeKubo, Part, Rule, Seen};
@@ -28,6 +29,7 @@ pub struct Replay {
     path: PathBuf,
     recording: Recording,
     faces: Faces,
+    ports: Ports,
     is_whole: bool,
 }
 
@@ -62,12 +64,19 @@ pub async fn exchange(server: SocketAddr, step: &Step) -> io::Result<Answer> {
 impl Replay {
     /// Reads a file of `fixtures/`.
     pub fn load(path: &Path, faces: Faces) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), recording: Recording::load(path)?, faces, is_whole: false })
+        let (recording, ports) = (Recording::load(path)?, Ports::new());
+        Ok(Self { path: path.to_owned(), recording, faces, ports, is_whole: false })
     }
 
     /// The same against a whole peer: no step is left out.
     pub fn whole(mut self) -> Self {
         self.is_whole = true;
+        self
+    }
+
+    /// The same with names in the file for these ports of the server.
+    pub fn with_ports(mut self, ports: Ports) -> Self {
+        self.ports = ports;
         self
     }
 
@@ -92,7 +101,7 @@ impl Replay {
                 daemon.set_recorded_rules(rules(&step));
             }
             outcome.n_compared += 1;
-            let (answer, found) = settle(addr, &step, self.is_whole).await;
+            let (answer, found) = settle(addr, &step, &self.ports, self.is_whole).await;
             if blesses && !step.ruling.is_empty() {
                 let is_same = difference(&step, &step.answer, &answer).is_none();
                 self.recording.steps[i].ours = (!is_same).then(|| answer.clone());
@@ -125,11 +134,17 @@ impl Replay {
 }
 
 /// Asks once, or of a whole peer until the answer is the expected one where the step waits.
-async fn settle(addr: SocketAddr, step: &Step, is_whole: bool) -> (Answer, Option<Difference>) {
+async fn settle(
+    addr: SocketAddr,
+    step: &Step,
+    ports: &Ports,
+    is_whole: bool,
+) -> (Answer, Option<Difference>) {
     let deadline = Instant::now() + LIMIT;
+    let request = filled(step, ports);
     loop {
-        let answer = match tokio::time::timeout(LIMIT, exchange(addr, step)).await {
-            Ok(Ok(answer)) => answer,
+        let answer = match tokio::time::timeout(LIMIT, exchange(addr, &request)).await {
+            Ok(Ok(answer)) => named(answer, ports, false),
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => none("refused"),
             Ok(Err(_)) => none("closed"),
             Err(_) => none(&format!("none within {LIMIT:?}")),
