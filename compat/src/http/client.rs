@@ -1,28 +1,23 @@
 //! Requests to another server: pooled connections by TCP or Unix socket, bodies and trailers as they come.
 
 use std::io;
-use std::task::{Context, Poll};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use http::Uri;
+use http::uri::{Authority, Scheme};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
-use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio_util::task::TaskTracker;
 
+pub use super::link::Reply;
+use super::link::{self, Failure, Link, Pool};
 use super::listen::{Endpoint, Stream};
 use super::respond::BodyError;
 
 /// Longest wait for a connection.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long an idle connection is kept.
-const POOL_IDLE: Duration = Duration::from_secs(90);
-/// Idle connections kept at most.
-const MAX_IDLE: usize = 64;
 
 /// A body on its way out.
 pub type ClientBody = UnsyncBoxBody<Bytes, BodyError>;
@@ -34,9 +29,15 @@ pub fn no_body() -> ClientBody {
 
 /// Another server.
 #[derive(Clone, Debug)]
-pub struct Client {
-    inner: legacy::Client<Connector, ClientBody>,
+pub struct Client(Arc<Server>);
+
+#[derive(Debug)]
+struct Server {
+    endpoint: Endpoint,
     host: String,
+    /// The host as it stands in a target; `None` where it cannot.
+    authority: Option<Authority>,
+    pool: Arc<Pool>,
 }
 
 impl Client {
@@ -47,43 +48,117 @@ impl Client {
             Endpoint::Name(name, port, _) => format!("{name}:{port}"),
             Endpoint::Unix(_) => "localhost".to_string(),
         };
-        let inner = legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(POOL_IDLE)
-            .pool_max_idle_per_host(MAX_IDLE)
-            .http1_title_case_headers(true)
-            .http1_max_buf_size(256 << 10)
-            .build(Connector { endpoint });
-        Self { inner, host }
+        let authority = host.parse().ok();
+        Self(Arc::new(Server { endpoint, host, authority, pool: Arc::default() }))
     }
 
     /// What `Host` says where nobody set it: `127.0.0.1:5001`.
     pub fn host(&self) -> &str {
-        &self.host
+        &self.0.host
     }
 
     /// A target of this server as a request needs it.
     pub fn uri(&self, path_and_query: &str) -> Result<Uri, http::Error> {
-        Uri::builder().scheme("http").authority(self.host.as_str()).path_and_query(path_and_query).build()
+        let Some(authority) = &self.0.authority else {
+            return Uri::builder().authority(self.host()).path_and_query(path_and_query).build();
+        };
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(Scheme::HTTP);
+        parts.authority = Some(authority.clone());
+        parts.path_and_query = Some(path_and_query.parse()?);
+        Ok(Uri::from_parts(parts)?)
     }
 
     /// Sends a request; the answer's body comes as it is read. Dropping the future or the body ends the request.
-    pub async fn send(&self, request: http::Request<ClientBody>) -> Result<http::Response<Incoming>, Error> {
-        self.inner.request(request).await.map_err(Error)
+    pub async fn send(&self, request: http::Request<ClientBody>) -> Result<http::Response<Reply>, Error> {
+        let mut request = to_origin(request);
+        while let Some(link) = self.0.pool.take().await {
+            match link.send(request, &self.0.pool).await {
+                Ok(response) => return Ok(response),
+                Err(Failure::NotSent(unsent, _)) => request = *unsent,
+                Err(Failure::Lost(cause)) => return Err(Error::Broken(cause)),
+                Err(Failure::Ended) => return Err(Error::Ended),
+            }
+        }
+        let link = Link::over(self.dial().await?).await.map_err(Error::Broken)?;
+        link.send(request, &self.0.pool).await.map_err(|failure| match failure {
+            Failure::NotSent(_, cause) | Failure::Lost(cause) => Error::Broken(cause),
+            Failure::Ended => Error::Ended,
+        })
     }
+
+    /// Sends a request that may change the protocol, on a connection of its own, which a task of `tasks` drives: the
+    /// answer may be given to [`hyper::upgrade::on`].
+    pub async fn send_upgradable(
+        &self,
+        request: http::Request<ClientBody>,
+        tasks: &TaskTracker,
+    ) -> Result<http::Response<Reply>, Error> {
+        let (mut sender, connection) = link::handshake(self.dial().await?).await.map_err(Error::Broken)?;
+        tasks.spawn(async move {
+            // what went wrong is told to whoever waits for the answer
+            let _ = connection.with_upgrades().await;
+        });
+        let response = sender.send_request(to_origin(request)).await.map_err(Error::Broken)?;
+        Ok(response.map(Reply::driven))
+    }
+
+    async fn dial(&self) -> Result<Stream, Error> {
+        let endpoint = &self.0.endpoint;
+        let cause = match tokio::time::timeout(DIAL_TIMEOUT, Stream::connect(endpoint)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(e)) => format!("connect: {}", errno_text(&e)),
+            Err(_) => "i/o timeout".to_string(),
+        };
+        let (network, address) = match endpoint {
+            Endpoint::Ip(..) | Endpoint::Name(..) => ("tcp", self.host().to_string()),
+            Endpoint::Unix(path) => ("unix", path.display().to_string()),
+        };
+        Err(Error::Dial { network, address, cause })
+    }
+}
+
+/// The target as the first line of a request holds it, and the header that names the server.
+fn to_origin(mut request: http::Request<ClientBody>) -> http::Request<ClientBody> {
+    if !request.headers().contains_key(http::header::HOST)
+        && let Some(authority) = request.uri().authority()
+        && let Ok(host) = http::HeaderValue::from_str(authority.as_str())
+    {
+        request.headers_mut().insert(http::header::HOST, host);
+    }
+    let mut parts = http::uri::Parts::default();
+    parts.path_and_query = request.uri().path_and_query().cloned();
+    if let Ok(origin) = Uri::from_parts(parts) {
+        *request.uri_mut() = origin;
+    }
+    request
 }
 
 /// A request that got no answer. `Display` is worded as Go words the usual causes.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", describe(.0))]
-pub struct Error(legacy::Error);
+pub enum Error {
+    /// No connection.
+    #[error("dial {network} {address}: {cause}")]
+    Dial {
+        /// `tcp` or `unix`.
+        network: &'static str,
+        /// Where.
+        address: String,
+        /// Why.
+        cause: String,
+    },
+    /// The connection broke before an answer.
+    #[error("{}", describe(.0))]
+    Broken(hyper::Error),
+    /// The connection ended before an answer.
+    #[error("EOF")]
+    Ended,
+}
 
-fn describe(error: &legacy::Error) -> String {
+fn describe(error: &hyper::Error) -> String {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut text = String::new();
     while let Some(this) = cause {
-        if let Some(dial) = this.downcast_ref::<DialError>() {
-            return dial.to_string();
-        }
         if let Some(hyper) = this.downcast_ref::<hyper::Error>()
             && (hyper.is_incomplete_message() || hyper.is_closed())
         {
@@ -92,23 +167,10 @@ fn describe(error: &legacy::Error) -> String {
         if let Some(io) = this.downcast_ref::<io::Error>() {
             return errno_text(io);
         }
-        cause = this.source();
-    }
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(this) = cause {
         text = this.to_string();
         cause = this.source();
     }
     text
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("dial {network} {address}: {cause}")]
-struct DialError {
-    network: &'static str,
-    address: String,
-    cause: String,
 }
 
 /// An error of the system in Go's words: those of `strerror`, in lower case and without its number.
@@ -122,46 +184,6 @@ fn errno_text(error: &io::Error) -> String {
             let text = error.to_string().to_lowercase();
             text.split(" (os error").next().unwrap_or_default().to_string()
         }
-    }
-}
-
-/// Dials one endpoint, whatever the URI says.
-#[derive(Clone, Debug)]
-struct Connector {
-    endpoint: Endpoint,
-}
-
-impl tower::Service<Uri> for Connector {
-    type Response = TokioIo<Stream>;
-    type Error = BodyError;
-    type Future = BoxFuture<'static, Result<TokioIo<Stream>, BodyError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let endpoint = self.endpoint.clone();
-        Box::pin(async move {
-            let dialed = tokio::time::timeout(DIAL_TIMEOUT, Stream::connect(&endpoint)).await;
-            let cause = match dialed {
-                Ok(Ok(stream)) => return Ok(TokioIo::new(stream)),
-                Ok(Err(e)) => format!("connect: {}", errno_text(&e)),
-                Err(_) => "i/o timeout".to_string(),
-            };
-            let (network, address) = match &endpoint {
-                Endpoint::Ip(ip, port) => ("tcp", std::net::SocketAddr::new(*ip, *port).to_string()),
-                Endpoint::Name(name, port, _) => ("tcp", format!("{name}:{port}")),
-                Endpoint::Unix(path) => ("unix", path.display().to_string()),
-            };
-            Err(DialError { network, address, cause }.into())
-        })
-    }
-}
-
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        Connected::new()
     }
 }
 

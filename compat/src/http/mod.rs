@@ -27,6 +27,7 @@ pub mod respond;
 pub mod tls;
 
 mod head;
+mod link;
 mod media_type;
 mod upstream;
 mod wire;

@@ -13,8 +13,8 @@ use futures::stream::{self, BoxStream};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRAILER};
 use http::{Response as HttpResponse, StatusCode};
 use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
 
+use super::client::Reply;
 use super::upstream::Upstream;
 use crate::api;
 
@@ -75,12 +75,12 @@ impl Body {
     }
 
     /// What another server answers, passed on as it arrives.
-    pub fn upstream(body: Incoming) -> Self {
+    pub fn upstream(body: Reply) -> Self {
         Self::new(Inner::Upstream(Box::new(Upstream::new(body))), 0)
     }
 
     /// The same, with a first piece that was read already.
-    pub fn upstream_behind(first: &Bytes, body: Incoming) -> Self {
+    pub fn upstream_behind(first: &Bytes, body: Reply) -> Self {
         Self::new(Inner::Upstream(Box::new(Upstream::behind(first, body))), 0)
     }
 
@@ -138,8 +138,7 @@ impl http_body::Body for Body {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             Inner::Frames(frames) => frames.poll_next_unpin(cx),
-            Inner::Upstream(body) => http_body::Body::poll_frame(Pin::new(&mut **body), cx)
-                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
+            Inner::Upstream(body) => http_body::Body::poll_frame(Pin::new(&mut **body), cx),
         };
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {

@@ -10,7 +10,9 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+
+use super::client::Reply;
+use super::respond::BodyError;
 
 /// Pieces from this size on are passed as they are.
 const LARGE: usize = 2048;
@@ -19,11 +21,11 @@ const MAX_JOINED: usize = 32 << 10;
 /// How often the task steps aside for more.
 const MAX_PAUSES: u8 = 2;
 
-type Piece = Option<Result<Frame<Bytes>, hyper::Error>>;
+type Piece = Option<Result<Frame<Bytes>, BodyError>>;
 
 /// The body of another server's answer.
 pub(super) struct Upstream {
-    body: Incoming,
+    body: Reply,
     joined: BytesMut,
     pause: Option<BoxFuture<'static, ()>>,
     n_pauses: u8,
@@ -32,12 +34,12 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    pub(super) fn new(body: Incoming) -> Self {
+    pub(super) fn new(body: Reply) -> Self {
         Self { body, joined: BytesMut::new(), pause: None, n_pauses: 0, next: None }
     }
 
     /// `first` was read already.
-    pub(super) fn behind(first: &Bytes, body: Incoming) -> Self {
+    pub(super) fn behind(first: &Bytes, body: Reply) -> Self {
         Self { joined: BytesMut::from(&first[..]), ..Self::new(body) }
     }
 
@@ -49,7 +51,7 @@ impl Upstream {
 
 impl Body for Upstream {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Piece> {
         let this = &mut *self;

@@ -13,14 +13,13 @@ use http::header::{
 use http::{Method, StatusCode, Uri, Version};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, BodyStream};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
-use crate::http::client::{Client, ClientBody, no_body};
+use crate::http::client::{Client, ClientBody, Reply, no_body};
 use crate::http::conn::{PeerAddr, Request, RequestBody};
 use crate::http::respond::{self, Body, BodyError, Response, UnannouncedTrailers};
 
@@ -61,7 +60,11 @@ impl Forward {
             Ok(outgoing) => outgoing,
             Err(e) => return bad_gateway(&e.to_string()),
         };
-        match self.daemon.send(request).await {
+        let sent = match request.headers().contains_key(UPGRADE) {
+            false => self.daemon.send(request).await,
+            true => self.daemon.send_upgradable(request, &self.tunnels).await,
+        };
+        match sent {
             Err(e) => bad_gateway(&e.to_string()),
             Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 self.tunnel(response, on_upgrade)
@@ -120,7 +123,7 @@ impl Forward {
     }
 
     /// Joins the two connections of a switched protocol.
-    fn tunnel(&self, mut response: http::Response<Incoming>, client: Option<OnUpgrade>) -> Response {
+    fn tunnel(&self, mut response: http::Response<Reply>, client: Option<OnUpgrade>) -> Response {
         let daemon = hyper::upgrade::on(&mut response);
         let Some(client) = client else {
             return bad_gateway("the daemon switched to a protocol that was not asked for");
@@ -192,7 +195,7 @@ pub(super) fn client_body(method: &Method, headers: &mut HeaderMap, body: Reques
 
 /// An answer whose length everybody reads alike: two programs that disagree about it would take one's body for the
 /// other's next answer.
-pub(super) fn frame(mut response: http::Response<Incoming>) -> Result<http::Response<Incoming>, String> {
+pub(super) fn frame(mut response: http::Response<Reply>) -> Result<http::Response<Reply>, String> {
     let has_body = !matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let is_11 = response.version() == Version::HTTP_11;
     let headers = response.headers_mut();
@@ -218,7 +221,7 @@ pub(super) fn frame(mut response: http::Response<Incoming>) -> Result<http::Resp
 }
 
 /// The daemon's answer as the client gets it.
-async fn incoming(response: http::Response<Incoming>, unpacks: bool, is_head: bool) -> Response {
+async fn incoming(response: http::Response<Reply>, unpacks: bool, is_head: bool) -> Response {
     let is_chunked = response.headers().contains_key(TRANSFER_ENCODING);
     let is_11 = response.version() == Version::HTTP_11;
     let (mut head, body) = response.into_parts();
@@ -260,7 +263,7 @@ fn needs_type(headers: &HeaderMap) -> bool {
 }
 
 /// Names the type by the first piece of the body.
-async fn with_type(mut body: Incoming, headers: &mut HeaderMap) -> Result<Body, hyper::Error> {
+async fn with_type(mut body: Reply, headers: &mut HeaderMap) -> Result<Body, BodyError> {
     let Some(first) = body.frame().await.transpose()? else { return Ok(Body::empty()) };
     let first = first.into_data().unwrap_or_default();
     let is_binary =
@@ -271,7 +274,7 @@ async fn with_type(mut body: Incoming, headers: &mut HeaderMap) -> Result<Body, 
 }
 
 /// Undoes the packing that only we asked for.
-fn unpack(body: Incoming) -> Frames {
+fn unpack(body: Reply) -> Frames {
     let packed =
         Packed { body: Some(BodyStream::new(body)), decoder: GzDecoder::new(Vec::new()), last: None };
     let frames = futures::stream::try_unfold(packed, |mut packed| async move {
@@ -284,7 +287,7 @@ fn unpack(body: Incoming) -> Frames {
 
 /// A packed body on its way out.
 struct Packed {
-    body: Option<BodyStream<Incoming>>,
+    body: Option<BodyStream<Reply>>,
     decoder: GzDecoder<Vec<u8>>,
     /// Trailers, which follow what was still in the decoder.
     last: Option<Frame<Bytes>>,
@@ -319,7 +322,7 @@ impl Packed {
 }
 
 /// A body piece by piece, unpacked if it came packed though its reader asked for none of that.
-pub(super) fn frames(headers: &HeaderMap, body: Incoming, unpacks: bool) -> Frames {
+pub(super) fn frames(headers: &HeaderMap, body: Reply, unpacks: bool) -> Frames {
     if unpacks && is_packed(headers) && !body.is_end_stream() {
         return unpack(body);
     }
