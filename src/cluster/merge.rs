@@ -42,7 +42,14 @@ pub(super) fn merged(
     own: PeerId,
     members: Vec<(PeerId, Told)>,
     row_of: impl Fn(&PeerId, String) -> PinInfoShort + Send + 'static,
-) -> impl Stream<Item = GlobalPinInfo> + Send {
+) -> BoxStream<'static, GlobalPinInfo> {
+    if members.len() == 1 {
+        // alone there is nobody to wait for; one that fails has nobody to be an error beside
+        let told =
+            members.into_iter().map(|(_, told)| told).next().unwrap_or_else(|| stream::empty().boxed());
+        let rows = told.scan((), |(), row| std::future::ready(row.ok()));
+        return rows.map(PinInfo::into_global).boxed();
+    }
     let is_early = members.len() <= MAX_EARLY;
     let merge = Merge {
         own,
@@ -60,7 +67,7 @@ pub(super) fn merged(
         finished: VecDeque::new(),
         row_of,
     };
-    stream::unfold(merge, |mut merge| async move { Some((merge.next().await?, merge)) })
+    stream::unfold(merge, |mut merge| async move { Some((merge.next().await?, merge)) }).boxed()
 }
 
 struct Member {

@@ -19,6 +19,19 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// Room for `n_pins`, as far as that is known: a set that grows is copied again and again.
+    pub(super) fn with_room(n_pins: usize) -> Self {
+        Self {
+            pinned: HashSet::with_capacity_and_hasher(n_pins, BuildHasherDefault::default()),
+            ..Self::default()
+        }
+    }
+
+    /// How many pins the daemon holds.
+    pub(super) fn len(&self) -> usize {
+        self.pinned.len() + self.other.len()
+    }
+
     /// The daemon holds `cid`, as it says by `status`.
     pub(super) fn insert(&mut self, cid: &Cid, status: TrackerStatus) {
         let fingerprint = self.fingerprint(cid);

@@ -25,6 +25,7 @@ mod tests;
 mod worker;
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cluster_compat::config::Stateless;
@@ -97,6 +98,8 @@ struct Shared {
     ipfs_id: IpfsIdOf,
     /// Taken by everyone who asks or tells the tracker anything, for a few lookups; never held over an await.
     state: Mutex<State>,
+    /// Pins in the daemon's last list.
+    n_held: AtomicUsize,
     /// One permit is enough: a worker that finds more work than its own wakes the next.
     pins_wait: Notify,
     unpins_wait: Notify,
@@ -126,6 +129,7 @@ impl Tracker {
             pinset: args.pinset,
             ipfs_id: args.ipfs_id,
             state: Mutex::new(State { ops: Ops::new(limits), running: HashMap::new() }),
+            n_held: AtomicUsize::new(0),
             pins_wait: Notify::new(),
             unpins_wait: Notify::new(),
             remotes_wait: Notify::new(),

@@ -6,6 +6,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cluster_compat::types::{Cid, Pin, PinInfo, PinType, TrackerStatus};
@@ -160,7 +161,7 @@ impl List {
         } else if filter.matches(OF_THE_DAEMON) {
             Stage::Daemon(Box::new(DaemonStage {
                 listed: shared.ipfs.pin_ls(LISTED_TYPES).ready_chunks(N_PER_PAGE),
-                held: Held::default(),
+                held: Held::with_room(shared.n_held.load(Ordering::Relaxed)),
                 ahead: Ahead::default(),
                 ahead_at: filter.matches(TrackerStatus::PINNED).then(|| Instant::now() + AHEAD_AFTER),
                 is_told_now: false,
@@ -211,6 +212,7 @@ impl List {
                 Heard::End => {
                     let pins = self.shared.pinset.pages();
                     let (held, ahead) = (std::mem::take(&mut stage.held), std::mem::take(&mut stage.ahead));
+                    self.shared.n_held.store(held.len(), Ordering::Relaxed);
                     self.stage = Stage::Pinset(pins, Some(held), ahead);
                     Some(Vec::new())
                 }

@@ -25,6 +25,20 @@ pub fn write_into<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     written(value.serialize(&mut Serializer::with_formatter(out, Compact)));
 }
 
+/// Appends a string; what needs no escape, and nearly nothing does, is copied as it is.
+pub fn write_str(out: &mut Vec<u8>, text: &str) {
+    let is_plain = |byte: u8| byte >= b' ' && !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&' | 0xe2);
+    // without a way out in the middle, so that several bytes are looked at in one step
+    if text.bytes().fold(true, |all, byte| all & is_plain(byte)) {
+        out.reserve(text.len() + 2);
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else {
+        write_into(out, text);
+    }
+}
+
 /// The document of a value over several lines, as Go's `MarshalIndent` without prefix prints it.
 pub fn to_vec_indent<T: Serialize + ?Sized>(value: &T, indent: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);

@@ -103,9 +103,15 @@ impl Time {
         Parser { whole: text, rest: text }.parse()
     }
 
+    /// Appends the text of the time.
+    pub(crate) fn write_to(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.text().as_str().as_bytes());
+    }
+
     /// The text of the time without allocation: RFC 3339 with nanoseconds.
     fn text(self) -> TimeText {
-        let local = i128::from(self.secs) + i128::from(self.offset_secs);
+        // years beyond what seconds can count are as far away as those at the end
+        let local = self.secs.saturating_add(i64::from(self.offset_secs));
         let days = local.div_euclid(86_400);
         let second = local.rem_euclid(86_400) as u32;
         let (year, month, day) = civil_from_days(days);
@@ -210,7 +216,7 @@ impl fmt::Write for TimeText {
 }
 
 /// Year, month and day of a day number counted from 1970-01-01.
-fn civil_from_days(days: i128) -> (i128, u32, u32) {
+fn civil_from_days(days: i64) -> (i64, u32, u32) {
     // eras of 400 years that begin on 1 March, so that the leap day is the last of its year
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
@@ -220,7 +226,7 @@ fn civil_from_days(days: i128) -> (i128, u32, u32) {
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = i128::from(year_of_era) + era * 400 + i128::from(month <= 2);
+    let year = i64::from(year_of_era) + era * 400 + i64::from(month <= 2);
     (year, month, day)
 }
 

@@ -202,7 +202,7 @@ impl Refusal {
 /// What may be asked without credentials: anything by OPTIONS, and whether the peer is alive.
 fn is_open(request: &Request) -> bool {
     request.method() == Method::OPTIONS
-        || (request.method() == Method::GET && mux::decoded_path(request.uri()) == b"/health")
+        || (request.method() == Method::GET && &*mux::decoded_path(request.uri()) == b"/health")
 }
 
 /// What stands behind a scheme and its blank, in any case; `scheme` is in lower case.

@@ -35,8 +35,6 @@ use super::wire::{Exchange, HIDDEN_TRAILER, KEPT_TRAILER, Rewrite, Shared, Wire}
 
 /// Connections open at a time on one listener; more wait in the system's queue.
 const MAX_CONNECTIONS: usize = 8192;
-/// Most header lines in a request; the limit on bytes is usually met before.
-const MAX_HEADERS: usize = 512;
 /// How much of a request body is read and forgotten when its handler did not want it (Go: 256 KiB).
 const MAX_DRAIN: usize = 256 << 10;
 /// How long a body that nobody wants may take to arrive.
@@ -211,7 +209,6 @@ pub async fn serve_stream<S>(
         .timer(TokioTimer::new())
         .header_read_timeout(None)
         .title_case_headers(true)
-        .max_headers(MAX_HEADERS)
         .max_buf_size(BUFFER)
         .writev(options.large_bodies)
         .serve_connection(TokioIo::new(wire), service)
@@ -293,7 +290,12 @@ fn name_status(response: &mut Response) {
 
 /// Takes the line away that `wire` added for hyper.
 fn take_first_te(headers: &mut HeaderMap) {
-    let own: Vec<HeaderValue> = headers.get_all(TE).iter().skip(1).cloned().collect();
+    let mut values = headers.get_all(TE).iter();
+    let is_alone = values.next().is_some() && values.next().is_none();
+    let own: Vec<HeaderValue> = match is_alone {
+        true => Vec::new(),
+        false => headers.get_all(TE).iter().skip(1).cloned().collect(),
+    };
     headers.remove(TE);
     for value in own {
         headers.append(TE, value);
@@ -321,15 +323,21 @@ fn order_headers(response: &mut Response, is_head: bool, version: Version) -> Op
         return rewrite;
     }
     let headers = std::mem::take(response.headers_mut());
-    let mut names: Vec<HeaderName> = headers.keys().cloned().collect();
-    names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
-    let mut sorted = HeaderMap::with_capacity(headers.len());
-    for name in names {
+    let mut lines: Vec<(HeaderName, HeaderValue)> = Vec::with_capacity(headers.len());
+    for (name, value) in headers {
+        // only the first line of a name brings it
+        let name = match (name, lines.last()) {
+            (Some(name), _) => name,
+            (None, Some((last, _))) => last.clone(),
+            (None, None) => continue,
+        };
+        lines.push((name, value));
+    }
+    lines.sort_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
+    let mut sorted = HeaderMap::with_capacity(lines.len());
+    for (name, value) in lines {
         let is_kept = rewrite == Some(Rewrite::KeptTrailer) && name == TRAILER;
-        let kept = if is_kept { HeaderName::from_static(KEPT_TRAILER) } else { name.clone() };
-        for value in headers.get_all(&name) {
-            sorted.append(kept.clone(), value.clone());
-        }
+        sorted.append(if is_kept { HeaderName::from_static(KEPT_TRAILER) } else { name }, value);
     }
     *response.headers_mut() = sorted;
     rewrite

@@ -192,8 +192,7 @@ impl<E: Copy> Router<E> {
         if let Some(redirect) = redirect {
             return async { redirect }.boxed();
         }
-        let path = mux::decoded_path(request.uri());
-        let (endpoint, params) = match self.mux.find(request.method(), &path) {
+        let (endpoint, params) = match self.mux.find(request.method(), &mux::decoded_path(request.uri())) {
             Found::Route(endpoint, params) => (*endpoint, params),
             Found::NotFound => {
                 let status = StatusCode::NOT_FOUND;

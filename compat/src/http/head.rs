@@ -10,6 +10,10 @@ use bytes::{Bytes, BytesMut};
 /// The line given to hyper with each HTTP/1.1 head; the first `te` value of a request is ours.
 const TE_LINE: &[u8] = b"TE: trailers\r\n";
 
+/// Most header lines of a request; with [`TE_LINE`] they are what hyper has places for at no cost. The limit on bytes is
+/// usually met before.
+const MAX_LINES: usize = 99;
+
 /// How the body after a head is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
@@ -103,7 +107,10 @@ pub(super) fn read(head: &[u8]) -> Result<Head, Refusal> {
     let mut length: Option<u64> = None;
     let mut encodings = 0;
     let mut upgrade = method == b"CONNECT";
-    for line in lines.take_while(|line| !line.is_empty()) {
+    for (n, line) in lines.take_while(|line| !line.is_empty()).enumerate() {
+        if n == MAX_LINES {
+            return Err(TOO_LARGE);
+        }
         let colon = line.iter().position(|byte| *byte == b':').ok_or(BAD_REQUEST)?;
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
@@ -345,6 +352,13 @@ mod tests {
             refused("POST /id HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n"),
             "HTTP/1.1 501 Not Implemented"
         );
+    }
+
+    #[test]
+    fn heads_of_too_many_lines_are_refused() {
+        let head = |n: usize| format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: b\r\n".repeat(n - 1));
+        assert!(read(head(MAX_LINES).as_bytes()).is_ok());
+        assert_eq!(refused(&head(MAX_LINES + 1)), "HTTP/1.1 431 Request Header Fields Too Large");
     }
 
     #[test]

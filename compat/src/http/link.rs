@@ -130,7 +130,11 @@ impl Link {
         let (head, body) = response.into_parts();
         let mut reply = Reply { body, lent: Some(Box::new(Lent { link: self, pool: Arc::clone(pool) })) };
         if reply.body.is_end_stream() {
-            std::future::poll_fn(|cx| Poll::Ready(reply.give_back(cx))).await;
+            std::future::poll_fn(|cx| {
+                reply.give_back(cx);
+                Poll::Ready(())
+            })
+            .await;
         }
         Ok(http::Response::from_parts(head, reply))
     }

@@ -3,15 +3,17 @@
 //! One line per request, written when the last byte of its answer was given to the connection; an answer that
 //! breaks off leaves none.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::info;
 
-use super::conn::{Handler, RawTarget, Request};
+use super::conn::{Handler, PeerAddr, RawTarget, Request};
 
 /// Where lines go.
 #[derive(Debug, Clone)]
@@ -55,13 +57,17 @@ impl AccessLog {
     pub fn layer(self, handler: Handler) -> Handler {
         Arc::new(move |request, peer| {
             let log = self.clone();
-            let line = start_of_line(&peer.to_string(), &request);
+            let line = start_of_line(&peer, &request);
             let answer = handler(request, peer);
             Box::pin(async move {
                 let response = answer.await;
                 let status = response.status().as_u16();
                 response.map(|body| {
-                    body.on_finish(move |bytes| log.0.write(&format!("{line} {status} {bytes}\n")))
+                    body.on_finish(move |bytes| {
+                        let mut line = line;
+                        let _ = writeln!(line, " {status} {bytes}");
+                        log.0.write(&line);
+                    })
                 })
             })
         })
@@ -85,24 +91,52 @@ impl Sink {
 }
 
 /// Everything known before the answer.
-fn start_of_line(host: &str, request: &Request) -> String {
+fn start_of_line(host: &PeerAddr, request: &Request) -> String {
     let user = request
         .uri()
         .authority()
         .and_then(|authority| authority.as_str().rsplit_once('@'))
         .map_or("-", |(user, _)| user.split(':').next().unwrap_or_default());
-    let at = jiff::Zoned::now().strftime("%d/%b/%Y:%H:%M:%S %z").to_string();
-    let mut line = format!("{host} - {user} [{at}] \"{} ", request.method());
-    match request.extensions().get::<RawTarget>() {
-        Some(RawTarget(raw)) => escape(&mut line, raw),
-        None => escape(&mut line, request.uri().to_string().as_bytes()),
+    // room for the end of the line too
+    let mut line = String::with_capacity(160 + request.uri().path().len());
+    let _ = write!(line, "{host} - {user} [");
+    with_present(|at| line.push_str(at));
+    let _ = write!(line, "] \"{} ", request.method());
+    let is_origin = request.uri().scheme().is_none() && request.uri().authority().is_none();
+    match (request.extensions().get::<RawTarget>(), request.uri().path_and_query()) {
+        (Some(RawTarget(raw)), _) => escape(&mut line, raw),
+        (None, Some(target)) if is_origin => escape(&mut line, target.as_str().as_bytes()),
+        (None, _) => escape(&mut line, request.uri().to_string().as_bytes()),
     }
     let _ = write!(line, " {:?}\"", request.version());
     line
 }
 
+thread_local! {
+    /// The second of the last line and its text: a busy server writes many lines in one.
+    static PRESENT: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+}
+
+/// Gives the present, as the log writes it, to `read`.
+fn with_present(read: impl FnOnce(&str)) {
+    let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    PRESENT.with_borrow_mut(|(known, text)| {
+        if *known != second {
+            *known = second;
+            *text = jiff::Zoned::now().strftime("%d/%b/%Y:%H:%M:%S %z").to_string();
+        }
+        read(text);
+    });
+}
+
 /// Quotes and backslashes escaped, and what cannot be printed, as Go's access log does.
 fn escape(line: &mut String, text: &[u8]) {
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+    if let Ok(text) = std::str::from_utf8(text)
+        && text.bytes().all(is_plain)
+    {
+        return line.push_str(text);
+    }
     for chunk in text.utf8_chunks() {
         for c in chunk.valid().chars() {
             match c {

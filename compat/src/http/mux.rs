@@ -5,6 +5,8 @@
 //!  /pins/{type:ipfs|ipns}/{path:.*}  one of several words; the rest, empty or with slashes
 //! ```
 
+use std::borrow::Cow;
+
 use http::{Method, StatusCode, Uri};
 use percent_encoding::percent_decode;
 
@@ -30,6 +32,8 @@ pub struct Mux<T> {
 #[derive(Debug)]
 struct Compiled<T> {
     method: &'static str,
+    /// What every path begins with that can match: most are told apart by this alone.
+    prefix: &'static str,
     segments: Vec<Segment>,
     target: T,
 }
@@ -69,6 +73,7 @@ impl<T> Mux<T> {
     pub fn new(routes: impl IntoIterator<Item = Route<T>>) -> Self {
         let compile = |route: Route<T>| Compiled {
             method: route.method,
+            prefix: route.pattern.split('{').next().unwrap_or_default(),
             segments: route.pattern.split('/').skip(1).map(Segment::parse).collect(),
             target: route.target,
         };
@@ -107,6 +112,9 @@ impl Segment {
 
 impl<T> Compiled<T> {
     fn captures(&self, path: &[u8]) -> Option<Params> {
+        if !path.starts_with(self.prefix.as_bytes()) {
+            return None;
+        }
         let mut rest = path.strip_prefix(b"/")?;
         let mut params = Params::default();
         for (i, segment) in self.segments.iter().enumerate() {
@@ -149,8 +157,8 @@ pub fn lossy(bytes: &[u8]) -> String {
 }
 
 /// The percent-decoded path of a request.
-pub fn decoded_path(uri: &Uri) -> Vec<u8> {
-    percent_decode(uri.path().as_bytes()).collect()
+pub fn decoded_path(uri: &Uri) -> Cow<'_, [u8]> {
+    percent_decode(uri.path().as_bytes()).into()
 }
 
 /// 405 as the reference sends it: no body, no `Allow`.

@@ -17,6 +17,7 @@ use http_body::{Frame, SizeHint};
 use super::client::Reply;
 use super::upstream::Upstream;
 use crate::api;
+use crate::types::Document;
 
 /// Longest body that is sent with its length; longer ones are one chunk, as Go's server does.
 const MAX_LENGTH: usize = 2048;
@@ -212,7 +213,7 @@ pub async fn stream<T>(
     error_document: impl FnOnce(StatusCode, &str) -> Bytes,
 ) -> Response
 where
-    T: serde::Serialize + Send + 'static,
+    T: Document + Send + 'static,
 {
     let mut response = match items.next().await {
         None => empty_json(StatusCode::NO_CONTENT),
@@ -227,7 +228,7 @@ where
         }
         Some(Ok(first)) => {
             let mut lines = Lines::default();
-            let first = lines.line(&first);
+            let first = lines.document(&first);
             let mut response = HttpResponse::new(Body::frames(Stream {
                 first: Some(first),
                 items,
@@ -255,7 +256,7 @@ struct Stream<T> {
 /// Errors kept for the trailer; a source that fails more often than this has made its point.
 const MAX_ERRORS: usize = 64;
 
-impl<T: serde::Serialize> futures::Stream for Stream<T> {
+impl<T: Document> futures::Stream for Stream<T> {
     type Item = Result<Frame<Bytes>, BodyError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -267,7 +268,7 @@ impl<T: serde::Serialize> futures::Stream for Stream<T> {
             match this.items.poll_next_unpin(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(item))) => {
-                    return Poll::Ready(Some(Ok(Frame::data(this.lines.line(&item)))));
+                    return Poll::Ready(Some(Ok(Frame::data(this.lines.document(&item)))));
                 }
                 Poll::Ready(Some(Err(error))) => {
                     if this.errors.len() < MAX_ERRORS {
@@ -302,8 +303,17 @@ const LINES_BLOCK: usize = 32 << 10;
 impl Lines {
     /// `item` as JSON and a line feed.
     pub fn line<T: serde::Serialize>(&mut self, item: &T) -> Bytes {
+        self.share(|scratch| crate::go::json::write_into(scratch, item))
+    }
+
+    /// A row of a listing and a line feed.
+    pub fn document<T: Document>(&mut self, item: &T) -> Bytes {
+        self.share(|scratch| item.write_json(scratch))
+    }
+
+    fn share(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
         self.scratch.clear();
-        crate::go::json::write_into(&mut self.scratch, item);
+        write(&mut self.scratch);
         self.scratch.push(b'\n');
         if self.buffer.capacity() < self.scratch.len() {
             self.buffer = BytesMut::with_capacity(LINES_BLOCK.max(self.scratch.len()));

@@ -326,7 +326,7 @@ pub(super) fn frames(headers: &HeaderMap, body: Reply, unpacks: bool) -> Frames 
     if unpacks && is_packed(headers) && !body.is_end_stream() {
         return unpack(body);
     }
-    BodyStream::new(body).map(|frame| frame.map_err(BodyError::from)).boxed()
+    StreamExt::boxed(BodyStream::new(body))
 }
 
 fn is_packed(headers: &HeaderMap) -> bool {

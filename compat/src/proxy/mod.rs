@@ -26,6 +26,7 @@ mod update;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -39,7 +40,7 @@ use crate::http::client::Client;
 use crate::http::conn::{self, ConnOptions, Handler, PeerAddr, Request, boxed};
 use crate::http::listen::{self, Listener};
 use crate::http::log::{AccessLog, Facility};
-use crate::http::mux::{self, Found, Mux, Route};
+use crate::http::mux::{self, Found, Mux, Params, Route};
 use crate::http::respond::Response;
 
 use self::forward::Forward;
@@ -169,10 +170,7 @@ impl Proxy {
     /// Answers requests, logged; for servers of one's own.
     pub fn handler(&self) -> Handler {
         let shared = Arc::clone(&self.shared);
-        let handler: Handler = Arc::new(move |request, peer| {
-            let shared = Arc::clone(&shared);
-            boxed(async move { shared.answer(request, peer).await })
-        });
+        let handler: Handler = Arc::new(move |request, peer| Arc::clone(&shared).answer(request, peer));
         self.log.clone().layer(handler)
     }
 
@@ -192,15 +190,32 @@ impl Proxy {
 }
 
 impl Shared {
-    async fn answer(self: Arc<Self>, request: Request, peer: PeerAddr) -> Response {
+    fn answer(self: Arc<Self>, request: Request, peer: PeerAddr) -> BoxFuture<'static, Response> {
         if let Some(redirect) = mux::clean_redirect(request.uri()) {
-            return redirect;
+            return boxed(async { redirect });
         }
-        let path = mux::decoded_path(request.uri());
-        let Found::Route(target, params) = self.mux.find(request.method(), &path) else {
-            return self.forward.send(request, &peer).await;
+        let found = {
+            let path = mux::decoded_path(request.uri());
+            match self.mux.find(request.method(), &path) {
+                Found::Route(target, params) => Some((*target, params, path.into_owned())),
+                Found::NotFound | Found::MethodNotAllowed => None,
+            }
         };
-        let target = *target;
+        // most requests end here: their future is not as large as those of the intercepted paths
+        match found {
+            None => boxed(async move { self.forward.send(request, &peer).await }),
+            Some((target, params, path)) => boxed(self.intercept(target, params, path, request, peer)),
+        }
+    }
+
+    async fn intercept(
+        self: Arc<Self>,
+        target: Intercepted,
+        params: Params,
+        path: Vec<u8>,
+        request: Request,
+        peer: PeerAddr,
+    ) -> Response {
         let mut query = Query::parse(request.uri().query().unwrap_or_default());
         if !params.get("arg").is_empty() {
             error!(target: "ipfsproxy", path = %request.uri().path(), "an undocumented form of the API was used: the argument belongs into the query");

@@ -227,13 +227,17 @@ thread_local! {
     static TEXTS: Memo<Multiaddr> = const { memo() };
 }
 
+/// Gives the text of an address to `read`: quick for one that was printed lately.
+pub(super) fn with_addr_text<R>(addr: &Multiaddr, read: impl FnOnce(&str) -> R) -> R {
+    with_text(&TEXTS, addr.as_ref(), addr, || multiaddr_text(addr), read)
+}
+
 /// An address in a document.
 struct AddrJson<'a>(&'a Multiaddr);
 
 impl Serialize for AddrJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let addr = self.0;
-        with_text(&TEXTS, addr.as_ref(), addr, || multiaddr_text(addr), |text| serializer.serialize_str(text))
+        with_addr_text(self.0, |text| serializer.serialize_str(text))
     }
 }
 

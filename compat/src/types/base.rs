@@ -38,14 +38,26 @@ impl Text {
     /// Appends bytes in base32 without padding, lower case.
     pub(crate) fn push_base32(&mut self, prefix: u8, bytes: &[u8]) {
         self.push(prefix);
-        for group in bytes.chunks(5) {
-            let mut padded = [0; 8];
-            padded[3..3 + group.len()].copy_from_slice(group);
-            let bits = u64::from_be_bytes(padded);
-            let n_digits = (group.len() * 8).div_ceil(5);
-            for i in 0..n_digits {
-                self.push(BASE32_STD[(bits >> (35 - 5 * i) & 31) as usize]);
+        let (whole, rest) = bytes.as_chunks::<5>();
+        let n_whole = whole.len() * 8;
+        if let Some(places) = self.bytes.get_mut(self.len..self.len + n_whole) {
+            for (place, [a, b, c, d, e]) in places.as_chunks_mut::<8>().0.iter_mut().zip(whole) {
+                let bits = u64::from_be_bytes([0, 0, 0, *a, *b, *c, *d, *e]);
+                for (i, digit) in place.iter_mut().enumerate() {
+                    *digit = BASE32_STD[(bits >> (35 - 5 * i) & 31) as usize];
+                }
             }
+            self.len += n_whole;
+        }
+        if rest.is_empty() {
+            return;
+        }
+        let mut padded = [0; 8];
+        padded[3..3 + rest.len()].copy_from_slice(rest);
+        let bits = u64::from_be_bytes(padded);
+        let n_digits = (rest.len() * 8).div_ceil(5);
+        for i in 0..n_digits {
+            self.push(BASE32_STD[(bits >> (35 - 5 * i) & 31) as usize]);
         }
     }
 

@@ -77,7 +77,74 @@ pub struct GlobalPinInfo {
     pub metadata: Option<BTreeMap<String, String>>,
     /// Views by peer; printed with base58 keys in byte order of the text.
     #[serde(default, deserialize_with = "or_default")]
-    pub peer_map: BTreeMap<String, PinInfoShort>,
+    pub peer_map: PeerMap,
+}
+
+/// Views by the text of their peers, in byte order. A list: nearly all are short, and the nodes of a tree have room for
+/// eleven, which is 2.5 KB for each pin of a listing.
+#[derive(Debug, Clone, Default)]
+pub struct PeerMap(Vec<(String, PinInfoShort)>);
+
+impl PeerMap {
+    /// The view of a peer.
+    pub fn get(&self, peer: &str) -> Option<&PinInfoShort> {
+        self.place(peer).ok().map(|at| &self.0[at].1)
+    }
+
+    /// Whether a peer has a view.
+    pub fn contains_key(&self, peer: &str) -> bool {
+        self.place(peer).is_ok()
+    }
+
+    /// Puts a view in its place, for another one of that peer if there is one.
+    pub fn insert(&mut self, peer: String, short: PinInfoShort) {
+        match self.place(&peer) {
+            Ok(at) => self.0[at].1 = short,
+            Err(at) => {
+                if self.0.is_empty() {
+                    self.0.reserve_exact(1);
+                }
+                self.0.insert(at, (peer, short));
+            }
+        }
+    }
+
+    /// Peers and views.
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &PinInfoShort)> {
+        self.0.iter().map(|(peer, short)| (peer, short))
+    }
+
+    /// The views.
+    pub fn values(&self) -> impl Iterator<Item = &PinInfoShort> {
+        self.0.iter().map(|(_, short)| short)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn place(&self, peer: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(known, _)| known.as_str().cmp(peer))
+    }
+}
+
+impl Serialize for PeerMap {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for PeerMap {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let views = BTreeMap::<String, PinInfoShort>::deserialize(deserializer)?;
+        Ok(Self(views.into_iter().collect()))
+    }
 }
 
 impl PinInfo {

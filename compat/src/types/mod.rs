@@ -7,6 +7,7 @@ mod addr;
 mod base;
 mod cid;
 mod cid_fast;
+mod document;
 mod graph;
 mod id;
 mod info;
@@ -24,9 +25,10 @@ pub(crate) use self::cid::CidJson;
 pub use self::add::{AddParams, AddedOutput, DEFAULT_SHARD_SIZE, Format, Layout};
 pub use self::addr::{Multiaddr, multiaddr_peer, multiaddr_text, parse_multiaddr};
 pub use self::cid::{Cid, parse_cid, parse_cid_bytes};
+pub use self::document::Document;
 pub use self::graph::ConnectGraph;
 pub use self::id::{Id, IpfsId};
-pub use self::info::{GlobalPinInfo, PinInfo, PinInfoShort};
+pub use self::info::{GlobalPinInfo, PeerMap, PinInfo, PinInfoShort};
 pub use self::metric::Metric;
 pub use self::misc::{
     Alert, Bandwidth, Bandwidths, Block, GlobalRepoGc, IpfsRepoStat, RepoGc, RepoGcKey, Version,

@@ -71,7 +71,7 @@ impl Text for GlobalPinInfo {
             put!(out, " | {}", self.name);
         }
         out.push_str(":\n");
-        for (id, info) in &self.peer_map {
+        for (id, info) in self.peer_map.iter() {
             let name = if info.peername.is_empty() { id } else { &info.peername };
             put!(out, "    > {name:<20} : {}", info.status.to_string().to_uppercase());
             if !info.error.is_empty() {
@@ -176,7 +176,7 @@ impl Text for BTreeMap<String, Bandwidth> {
 
 impl Text for GlobalRepoGc {
     fn text(&self, _: Time, out: &mut String) {
-        for (id, item) in &self.peer_map {
+        for (id, item) in self.peer_map.iter() {
             let name = if item.peername.is_empty() { id } else { &item.peername };
             if item.error.is_empty() {
                 put!(out, "{name:<15}\n");
