@@ -8,8 +8,8 @@ use std::collections::{HashMap, VecDeque};
 use std::task::{Context, Poll};
 
 use cluster_compat::types::{Cid, GlobalPinInfo, PeerId, PinInfo, PinInfoShort};
+use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
-use futures::{Stream, StreamExt as _};
 use tracing::error;
 
 /// Why a member tells no more.
@@ -222,8 +222,8 @@ mod tests {
 
     use cluster_compat::go::time::Time;
     use cluster_compat::types::{TrackerStatus, parse_cid, parse_peer_id};
-    use futures::FutureExt as _;
     use futures::channel::mpsc;
+    use futures::{FutureExt as _, Stream};
 
     use super::*;
 

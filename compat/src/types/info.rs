@@ -119,6 +119,16 @@ impl PeerMap {
         self.0.iter().map(|(_, short)| short)
     }
 
+    /// The views, without their peers.
+    pub fn into_values(self) -> impl Iterator<Item = PinInfoShort> {
+        self.0.into_iter().map(|(_, short)| short)
+    }
+
+    /// Keeps the views that `wanted` says.
+    pub fn retain(&mut self, mut wanted: impl FnMut(&str, &PinInfoShort) -> bool) {
+        self.0.retain(|(peer, short)| wanted(peer, short));
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()
