@@ -71,8 +71,30 @@ pub struct RunArgs {
     pub start_empty: bool,
 }
 
+/// Raises the limit on open files as far as it goes, as Go's programs do, and leaves each listener a quarter of it: a
+/// crowd of clients must not keep the peer from its daemon, its database and its swarm.
+fn allow_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(cause) = setrlimit(Resource::Nofile, limit) {
+            tracing::warn!(target: "service", "the limit on open files stays as it is: {cause}");
+        }
+    }
+    let n_files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let n_connections = (n_files / 4).clamp(MIN_CLIENTS, MAX_CLIENTS);
+    cluster_compat::http::conn::limit_connections(usize::try_from(n_connections).unwrap_or(usize::MAX));
+}
+
+/// Clients that a listener serves at a time however few files there may be.
+const MIN_CLIENTS: u64 = 64;
+/// Clients that a listener serves at a time however many files there may be; idle ones take some 20 KB each.
+const MAX_CLIENTS: u64 = 16_384;
+
 /// Runs a peer until a signal stops it.
 pub async fn run(args: RunArgs) -> Result<(), Error> {
+    allow_open_files();
     let mut signals = signals::Signals::listen().map_err(Error::step("listening for signals"))?;
     let running = tokio::select! {
         biased;

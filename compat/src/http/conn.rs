@@ -3,11 +3,12 @@
 //! [`serve`] accepts and runs until its token stops it. A handler gets a [`Request`] and the [`PeerAddr`] of its
 //! sender, and gives a [`Response`]; a panic in it closes that connection and nothing else.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -22,7 +23,6 @@ use hyper::ext::ReasonPhrase;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
@@ -31,16 +31,20 @@ use super::listen::Listener;
 use super::respond::UnannouncedTrailers;
 use super::respond::{self, Body, Response};
 use super::tls;
-use super::wire::{Exchange, HIDDEN_TRAILER, KEPT_TRAILER, Rewrite, Shared, Wire};
+use super::wire::{Exchange, HIDDEN_TRAILER, KEPT_TRAILER, Rewrite, Shared, Watched, Wire};
 
-/// Connections open at a time on one listener; more wait in the system's queue.
-const MAX_CONNECTIONS: usize = 8192;
+/// See [`limit_connections`].
+static MAX_CONNECTIONS: AtomicUsize = AtomicUsize::new(16_384);
 /// How much of a request body is read and forgotten when its handler did not want it (Go: 256 KiB).
 const MAX_DRAIN: usize = 256 << 10;
 /// How long a body that nobody wants may take to arrive.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// hyper's buffer per direction; larger pieces mean fewer system calls on large bodies.
 const BUFFER: usize = 128 << 10;
+/// Pause between two looks for an idle connection while there are too many.
+const LOOK_FOR_IDLE: Duration = Duration::from_millis(20);
+/// Connections that are remembered before those that have ended are forgotten.
+const MIN_WATCHED: usize = 64;
 /// How long requests may take to finish after the stop.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
@@ -92,6 +96,9 @@ pub struct ConnOptions {
     pub half_closed_grace: Duration,
     /// Whether answers are mostly large pieces (the proxy) or mostly many small ones.
     pub large_bodies: bool,
+    /// Connections open at a time on one listener. One more takes the place of the one that is open longest and has no
+    /// request; while all have one, it waits in the system's queue.
+    pub max_connections: usize,
 }
 
 impl Default for ConnOptions {
@@ -104,8 +111,14 @@ impl Default for ConnOptions {
             max_header_bytes: 4096,
             half_closed_grace: Duration::from_secs(5),
             large_bodies: false,
+            max_connections: MAX_CONNECTIONS.load(Ordering::Relaxed),
         }
     }
+}
+
+/// Sets the default of [`ConnOptions::max_connections`]: fewer than the process may have files.
+pub fn limit_connections(n_connections: usize) {
+    MAX_CONNECTIONS.store(n_connections.max(1), Ordering::Relaxed);
 }
 
 /// Serves connections of `listener` until `stop`; then requests under way get a short time to finish.
@@ -121,32 +134,39 @@ pub async fn serve_with_tls(
     options: ConnOptions,
     stop: CancellationToken,
 ) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut watched = VecDeque::<Watched>::new();
     let mut connections = JoinSet::new();
     loop {
-        let slot = tokio::select! {
+        // the next one takes the place of an idle one, or waits
+        while connections.len() >= options.max_connections.max(1) {
+            if let Some(at) = watched.iter().position(Watched::ends_if_idle) {
+                watched.remove(at);
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(ended) = connections.join_next() => note_end(ended),
+                () = tokio::time::sleep(LOOK_FOR_IDLE) => {}
+            }
+        }
+        let accepted = tokio::select! {
             () = stop.cancelled() => break,
             Some(ended) = connections.join_next(), if !connections.is_empty() => {
                 note_end(ended);
                 continue;
             }
-            slot = Arc::clone(&slots).acquire_owned() => slot,
-        };
-        let Ok(slot) = slot else { break };
-        let accepted = loop {
-            tokio::select! {
-                () = stop.cancelled() => break None,
-                Some(ended) = connections.join_next(), if !connections.is_empty() => note_end(ended),
-                accepted = listener.accept() => break Some(accepted),
-            }
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            None => break,
-            Some(Ok((stream, peer))) => {
-                let (tls, handler, stop) = (tls.clone(), Arc::clone(&handler), stop.clone());
+            Ok((stream, peer)) => {
+                let (shared, stop) = (Arc::new(Shared::default()), stop.child_token());
+                if watched.len() > connections.len().saturating_mul(2).max(MIN_WATCHED) {
+                    watched.retain(Watched::is_open);
+                }
+                watched.push_back(Watched::new(&shared, stop.clone()));
+                let (tls, handler) = (tls.clone(), Arc::clone(&handler));
                 connections.spawn(async move {
                     match tls {
-                        None => serve_stream(stream, peer, handler, options, stop).await,
+                        None => serve_shared(stream, peer, handler, options, stop, shared).await,
                         // apart, so that connections without TLS need not be as large
                         Some(tls) => {
                             Box::pin(async move {
@@ -155,16 +175,15 @@ pub async fn serve_with_tls(
                                     secured = tls.accept(stream, &options) => secured,
                                 };
                                 if let Some(stream) = secured {
-                                    serve_stream(stream, peer, handler, options, stop).await;
+                                    serve_shared(stream, peer, handler, options, stop, shared).await;
                                 }
                             })
                             .await
                         }
                     }
-                    drop(slot);
                 });
             }
-            Some(Err(e)) => {
+            Err(e) => {
                 // usually too many open files; others close some meanwhile
                 error!(address = %listener.local_addr(), "http: Accept error: {e}; retrying");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -199,7 +218,19 @@ pub async fn serve_stream<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let shared = Arc::new(Shared::default());
+    serve_shared(stream, peer, handler, options, stop, Arc::default()).await;
+}
+
+async fn serve_shared<S>(
+    stream: S,
+    peer: PeerAddr,
+    handler: Handler,
+    options: ConnOptions,
+    stop: CancellationToken,
+    shared: Arc<Shared>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let wire = Wire::new(stream, Arc::clone(&shared), options);
     let service = service_fn(move |request: http::Request<Incoming>| {
         let exchange = shared.exchange();

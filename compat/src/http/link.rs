@@ -82,11 +82,22 @@ pub(super) enum Failure {
     Ended,
 }
 
+/// Most header lines of an answer: as many as the original was seen to pass, and a few more. hyper makes room for all of
+/// them for each answer.
+const MAX_HEADERS: usize = 320;
+
 /// Speaks HTTP/1.1 over a fresh connection.
 pub(super) async fn handshake(
     stream: Stream,
 ) -> hyper::Result<(SendRequest<ClientBody>, Connection<TokioIo<Stream>, ClientBody>)> {
-    Builder::new().title_case_headers(true).max_buf_size(MAX_READ_AHEAD).handshake(TokioIo::new(stream)).await
+    Builder::new()
+        .title_case_headers(true)
+        .max_buf_size(MAX_READ_AHEAD)
+        .max_headers(MAX_HEADERS)
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .ignore_invalid_headers_in_responses(true)
+        .handshake(TokioIo::new(stream))
+        .await
 }
 
 impl Link {

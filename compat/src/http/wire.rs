@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::conn::ConnOptions;
 use super::head::{self, Chunks, Framing, Head, Refusal};
@@ -105,6 +106,35 @@ impl Exchange {
     /// The head of the answer about to be sent is rewritten.
     pub(super) fn rewrites(&self, rewrite: Rewrite) {
         self.shared.rewrite.store(rewrite as u8, Ordering::Release);
+    }
+}
+
+/// A connection as its listener sees it.
+pub(super) struct Watched {
+    shared: Weak<Shared>,
+    stop: CancellationToken,
+}
+
+impl Watched {
+    /// A connection that `stop` ends when it is idle.
+    pub(super) fn new(shared: &Arc<Shared>, stop: CancellationToken) -> Self {
+        Self { shared: Arc::downgrade(shared), stop }
+    }
+
+    /// Whether the connection is still there.
+    pub(super) fn is_open(&self) -> bool {
+        self.shared.strong_count() > 0
+    }
+
+    /// Ends the connection if it answers nothing just now; whether it did.
+    pub(super) fn ends_if_idle(&self) -> bool {
+        let is_idle = self.shared.upgrade().is_some_and(|shared| {
+            shared.in_flight.load(Ordering::Acquire) == 0 && shared.mode.load(Ordering::Acquire) == MODE_HTTP
+        });
+        if is_idle {
+            self.stop.cancel();
+        }
+        is_idle
     }
 }
 
@@ -197,7 +227,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Reads more into the buffer; `Ok(0)` is the end.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.buffer.reserve(HEAD_READ);
         let before = self.buffer.len();
         let mut chunk = [std::mem::MaybeUninit::uninit(); HEAD_READ];
         let mut read = ReadBuf::uninit(&mut chunk);

@@ -1,7 +1,14 @@
 //! Many connections at once.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster_compat::http::conn::{self, ConnOptions, Handler, Request, boxed};
+use cluster_compat::http::respond;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::*;
 
@@ -21,6 +28,39 @@ async fn crowd(n_idle: usize) {
         }
         faces.are_well(&format!("{n_idle} idle connections of {name}")).await;
     }
+}
+
+#[tokio::test]
+async fn where_all_places_are_taken_the_longest_idle_connection_gives_up_its_own() {
+    let handler: Handler = Arc::new(|request: Request, _| {
+        boxed(async move {
+            if request.uri().path() == "/never" {
+                std::future::pending::<()>().await;
+            }
+            respond::document(http::StatusCode::OK, "{}\n")
+        })
+    });
+    let (listener, addr) = listen().await;
+    let options = ConnOptions { max_connections: 4, ..ConnOptions::default() };
+    let mut serving = JoinSet::new();
+    serving.spawn(conn::serve(listener, handler, options, CancellationToken::new()));
+    let mut busy = TcpStream::connect(addr).await.unwrap();
+    busy.write_all(b"GET /never HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        let mut client = TcpStream::connect(addr).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let served = tokio::time::timeout(LIMIT, client.read_exact(&mut [0; 12])).await;
+        served.expect("a place for the next").unwrap();
+        clients.push(client);
+    }
+    // the first to come was the first to go, and went between two requests
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(LIMIT, clients[0].read_to_end(&mut rest)).await;
+    ended.expect("the first connection is closed").unwrap();
+    assert!(rest.ends_with(b"{}\n"), "{}", rest.escape_ascii());
+    let still = tokio::time::timeout(Duration::from_millis(100), busy.read(&mut [0; 1])).await;
+    assert!(still.is_err(), "the one with a request keeps its place");
 }
 
 #[tokio::test]

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cluster_compat::http::conn::{self, ConnOptions, Handler, boxed};
-use cluster_compat::http::listen::Listener;
 use cluster_compat::http::respond;
-use cluster_compat::types::{Pin, parse_cid, parse_multiaddr};
+use cluster_compat::types::{Pin, parse_cid};
 use futures::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -109,11 +108,7 @@ async fn listings_that_nobody_reads_are_not_made_and_hold_up_nobody() {
             })
         })
     };
-    let listener = Listener::bind(&parse_multiaddr("/ip4/127.0.0.1/tcp/0").unwrap()).await.unwrap();
-    let addr: std::net::SocketAddr =
-        format!("127.0.0.1:{}", listener.local_addr().to_string().rsplit('/').next().unwrap())
-            .parse()
-            .unwrap();
+    let (listener, addr) = listen().await;
     let mut serving = JoinSet::new();
     serving.spawn(conn::serve(listener, handler, ConnOptions::default(), CancellationToken::new()));
     let mut clients = Vec::new();

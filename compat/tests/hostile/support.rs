@@ -77,7 +77,8 @@ pub(crate) async fn faces_with(limits: Limits) -> Faces {
     Faces { rest, proxy, pinsvc, cluster, kubo, _serving: serving }
 }
 
-async fn listen() -> (Listener, SocketAddr) {
+/// A listener on a port given by the system.
+pub(crate) async fn listen() -> (Listener, SocketAddr) {
     let listener = Listener::bind(&parse_multiaddr("/ip4/127.0.0.1/tcp/0").unwrap()).await.unwrap();
     let port = listener.local_addr().to_string().rsplit('/').next().unwrap().parse().unwrap();
     (listener, SocketAddr::from(([127, 0, 0, 1], port)))
