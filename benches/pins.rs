@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use cluster_compat::config;
 use cluster_compat::go::json;
-use cluster_compat::types::{PeerId, Pin};
+use cluster_compat::types::{Document, PeerId, Pin};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use futures::StreamExt;
@@ -168,6 +168,18 @@ fn point_read(bencher: Bencher) {
 fn json_of_a_pin(bencher: Bencher) {
     let pin = sample(1);
     bencher.bench_local(|| json::to_vec(&pin));
+}
+
+/// A row of `GET /allocations`, which writes itself.
+#[divan::bench]
+fn row_of_a_pin(bencher: Bencher) {
+    let pin = sample(1);
+    let mut row = Vec::new();
+    bencher.bench_local(move || {
+        row.clear();
+        pin.write_json(&mut row);
+        row.len()
+    });
 }
 
 #[divan::bench]
