@@ -114,7 +114,7 @@ impl FakeCluster {
     /// Refuses all writes, as a follower does.
     pub fn set_follower(&self) {
         let refusal = "this peer is configured to be in follower mode. Write operations are disabled";
-        for method in ["add", "peer_add", "peer_rm", "pin", "pin_path", "unpin", "unpin_path"] {
+        for method in ["add", "peer_add", "pin", "pin_path", "unpin", "unpin_path"] {
             self.fail(method, Error::internal(refusal));
         }
     }

@@ -97,3 +97,13 @@ async fn repositories_are_told_as_recorded() {
 async fn requests_that_are_none_are_refused_as_recorded() {
     replay("proxy/raw-requests").await;
 }
+
+#[tokio::test]
+async fn headers_come_from_the_daemon_as_recorded() {
+    replay("proxy/headers-from-daemon").await;
+}
+
+#[tokio::test]
+async fn configured_headers_come_from_the_daemon_as_recorded() {
+    replay("proxy/headers-extra").await;
+}

@@ -102,3 +102,8 @@ async fn requests_that_are_none_are_refused_as_recorded() {
 async fn garbage_collections_are_as_recorded() {
     replay("rest/repo-gc").await;
 }
+
+#[tokio::test]
+async fn followers_refuse_writes_as_recorded() {
+    replay("rest/follower-mode").await;
+}
