@@ -357,21 +357,26 @@ fn cut_to(n_digits: usize) -> impl Fn(&str) -> String {
 #[tokio::test]
 async fn pages_show_each_pin_once_even_of_one_second() {
     let server = serve().await;
-    for n in 0..2500 {
-        // most were imported within a second
-        let created = Time::from_unix(1_700_000_000 + i64::from(n % 50 == 0) * i64::from(n), 0);
+    for n in 0..1200 {
+        // most were imported within a second, and some by a program that wrote no times
+        let created = match n % 50 {
+            0 => Time::from_unix(1_700_000_000 + i64::from(n), 0),
+            1..=5 => Time::ZERO,
+            _ => Time::from_unix(1_700_000_000, 0),
+        };
         server.fake.insert_pin(pin(cid_of(n), "", created));
     }
-    let all: BTreeSet<String> = (0..2500).map(|n| cid_of(n).to_string()).collect();
+    let all: BTreeSet<String> = (0..1200).map(|n| cid_of(n).to_string()).collect();
     for (query, n_digits) in
         [("limit=7", 9), ("limit=100", 9), ("limit=100", 6), ("limit=10", 3), ("limit=999", 3)]
     {
         let n_before = server.fake.calls().iter().filter(|call| *call == "status_all").count();
         let seen = page_through(&server, query, cut_to(n_digits)).await;
-        assert_eq!(seen.len(), 2500, "{query}, {n_digits} digits");
+        assert_eq!(seen.len(), 1200, "{query}, {n_digits} digits");
         assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), all, "{query}");
         let n_looks = server.fake.calls().iter().filter(|call| *call == "status_all").count() - n_before;
-        assert_eq!(n_looks, 1, "{query}: looks at all pins");
+        // one at first, and then where fewer are left than asking about each is worth
+        assert!(n_looks <= 9, "{query}: {n_looks} looks at all pins");
     }
 }
 
@@ -403,22 +408,25 @@ async fn what_left_the_list_since_its_first_page_is_not_shown_on_the_next() {
     for n in 0..30 {
         server.fake.insert_pin(pin(cid_of(n), "", Time::from_unix(1_700_000_000 + i64::from(n), 0)));
     }
-    let (count, results) = page(&server, "limit=10").await;
-    assert_eq!((count, results.len()), (30, 10));
-    for n in [19, 18, 3] {
+    let (count, results) = page(&server, "limit=2").await;
+    assert_eq!((count, results.len()), (30, 2));
+    for n in [27, 25, 3] {
         let target = format!("/pins/{}", cid_of(n));
         assert_eq!(ask(&server, "DELETE", &target, None).await.0, 202);
     }
-    let (count, results) = page(&server, &format!("limit=10&before={}", results[9].1)).await;
-    // the page is full; that one of those behind it has gone is found with them
-    assert_eq!((count, results.len()), (18, 10));
-    assert_eq!(results[0].0, cid_of(17).to_string());
-    let last = &results[9].1;
-    let (count, results) = page(&server, &format!("limit=10&before={last}")).await;
-    assert_eq!((count, results.len()), (7, 7));
+    let n_looks = || server.fake.calls().iter().filter(|call| *call == "status_all").count();
+    let next = |last: &(String, String)| format!("limit=2&before={}", last.1);
+    let (count, results) = page(&server, &next(&results[1])).await;
+    // the page is full; that one behind it has gone is found when it is looked at
+    assert_eq!((count, results.len(), n_looks()), (26, 2, 1));
+    assert_eq!(results[0].0, cid_of(26).to_string());
+    assert_eq!(results[1].0, cid_of(24).to_string());
+    let again = next(&results[1]);
+    let (count, results) = page(&server, &again).await;
+    assert_eq!((count, results[0].0.clone(), n_looks()), (24, cid_of(23).to_string(), 1));
     // the same page again is a list of its own
-    let (count, results) = page(&server, &format!("limit=3&before={last}")).await;
-    assert_eq!((count, results.len()), (7, 3));
+    let (count, results) = page(&server, &again).await;
+    assert_eq!((count, results[0].0.clone(), n_looks()), (23, cid_of(23).to_string(), 2));
 }
 
 #[tokio::test]

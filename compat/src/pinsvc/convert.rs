@@ -93,9 +93,6 @@ pub(super) const MILLISECOND: u32 = 1_000_000;
 /// `created` of the last one's oldest pin: so lists show a fraction that is the pin's own, the same at all peers and
 /// for ever, and never less than a millisecond, so that it is one also to clients that keep no more.
 pub(super) fn place(created: Time, cid: &Cid) -> Time {
-    if created.is_zero() {
-        return created;
-    }
     let span = u64::from(1_000_000_000 - MILLISECOND);
     let nanos = u64::from(MILLISECOND) + hash(cid) % span;
     created.truncate_to_secs().add(Duration(nanos as i64))
@@ -147,10 +144,11 @@ mod tests {
         let created = Time::from_unix(1_700_000_000, 0);
         let places = CIDS.map(|cid| parse_cid(cid).map(|cid| place(created, &cid).to_string()));
         assert_eq!(places[0].as_deref(), Ok("2023-11-14T22:13:20.642751889Z"));
-        assert_eq!(places[1].as_deref(), Ok("PLACE1"));
+        assert_eq!(places[1].as_deref(), Ok("2023-11-14T22:13:20.871129654Z"));
         let cid = parse_cid(CIDS[0])?;
         assert_eq!(place(created.add(Duration(5)), &cid), place(created, &cid));
-        assert!(place(Time::ZERO, &cid).is_zero());
+        // pins without a time have places too: the zero time would be no place to go on at
+        assert_eq!(place(Time::ZERO, &cid).to_string(), "0001-01-01T00:00:00.642751889Z");
         Ok(())
     }
 

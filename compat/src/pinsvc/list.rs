@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  cid=… ───────────────────────────► status of each
-//!  before=… of a list that waits ───► status of each pin of the page
+//!  before=… of a long list that waits ► status of each pin of the page
 //!  else ── all that match the status ──┬─► count · the newest · what comes after them, to wait
 //!                                      └─► more than a page asked for: once more, written as they come
 //! ```
@@ -33,9 +33,12 @@ const MAX_CONCURRENT: usize = 64;
 /// Longest list that is made in memory, and the most the published API lets clients ask for.
 const MAX_PAGE: usize = 1000;
 
+/// What it costs to ask about one pin, counted in pins of a look at all.
+const COST_OF_ONE: u64 = 8;
+
 /// `GET /pins`
 pub(super) async fn list(call: Call) -> Answer {
-    let options = ListOptions::from_query(&call.query).map_err(Failure::bad_request)?;
+    let mut options = ListOptions::from_query(&call.query).map_err(Failure::bad_request)?;
     let shared = &call.shared;
     if !options.cids.is_empty() {
         return Ok(respond::json(StatusCode::OK, &of_cids(shared, &options).await?));
@@ -43,9 +46,13 @@ pub(super) async fn list(call: Call) -> Answer {
     let n_page = usize::try_from(options.limit).unwrap_or(usize::MAX);
     if (1..=MAX_PAGE).contains(&n_page)
         && let Some(waiting) = shared.lists.take(&options.filters, options.before, Instant::now())
-        && let Some(page) = next_page(shared, &options, waiting, n_page).await?
     {
-        return Ok(respond::json(StatusCode::OK, &page));
+        // as the list has it, whatever the client has kept of it
+        options.before = waiting.boundary;
+        let is_worth_it = waiting.n_left > n_page as u64 * COST_OF_ONE;
+        if is_worth_it && let Some(page) = next_page(shared, &options, waiting, n_page).await? {
+            return Ok(respond::json(StatusCode::OK, &page));
+        }
     }
     let found = search(shared, &options, n_page).await?;
     if n_page > MAX_PAGE && found.count > MAX_PAGE as u64 {
