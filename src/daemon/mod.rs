@@ -89,7 +89,8 @@ fn allow_open_files() {
 
 /// Clients that a listener serves at a time however few files there may be.
 const MIN_CLIENTS: u64 = 64;
-/// Clients that a listener serves at a time however many files there may be; idle ones take some 20 KB each.
+/// Clients that a listener serves at a time however many files there may be; 4,000 idle ones
+/// that had been answered once took 23 KB each.
 const MAX_CLIENTS: u64 = 16_384;
 
 /// Runs a peer until a signal stops it.
