@@ -6,11 +6,6 @@ use cluster_compat::config::Config;
 pub(super) fn check(config: &Config) -> Result<(), String> {
     let asks = [
         ("consensus.raft", config.raft.present, "raft consensus"),
-        (
-            "api.ipfsproxy.node_https",
-            config.ipfsproxy.present && config.ipfsproxy.node_https,
-            "HTTPS to the daemon",
-        ),
         ("observations.metrics.enable_stats", config.metrics.enable_stats, "the metrics endpoint"),
         ("observations.tracing.enable_tracing", config.tracing.enable_tracing, "tracing"),
     ];
@@ -41,16 +36,11 @@ mod tests {
         check(&config()).unwrap();
         let keys = [
             refused(|config| config.raft.present = true),
-            refused(|config| config.ipfsproxy.node_https = true),
             refused(|config| config.metrics.enable_stats = true),
             refused(|config| config.tracing.enable_tracing = true),
         ];
-        let words = [
-            "consensus.raft",
-            "api.ipfsproxy.node_https",
-            "observations.metrics.enable_stats",
-            "observations.tracing.enable_tracing",
-        ];
+        let words =
+            ["consensus.raft", "observations.metrics.enable_stats", "observations.tracing.enable_tracing"];
         for (refusal, key) in keys.iter().zip(words) {
             assert!(refusal.starts_with(&format!("{key} is set, but ")), "{refusal}");
         }

@@ -4,6 +4,7 @@
 mod bitswap;
 mod crowd;
 mod daily;
+mod faces;
 mod frames;
 mod interop;
 mod interop_go;

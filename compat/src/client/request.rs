@@ -15,10 +15,11 @@ use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::transport::{Endpoint, words};
+use super::transport::Endpoint;
 use super::upload::{Failure, boundary, frames};
 use super::{Error, Items, RestClient, Result};
 use crate::api::{self, Upload};
+use crate::http::system_words as words;
 
 /// Largest single document of an answer; the status of one CID on thousands of peers is far below.
 const MAX_DOCUMENT_BYTES: usize = 256 * 1024 * 1024;

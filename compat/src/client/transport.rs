@@ -13,7 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use crate::http::listen::{Duplex, Given, Stream};
-use crate::http::tls;
+use crate::http::{system_words as words, tls};
 use crate::types::multiaddr_peer;
 
 /// Longest look-up of a name. (Go: `api/rest/client`, `ResolveTimeout`)
@@ -216,13 +216,6 @@ impl Tcp {
         }
         Err(last)
     }
-}
-
-/// What the system says, as Go prints it: lower case, without the number.
-pub(super) fn words(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    text.to_lowercase()
 }
 
 #[cfg(test)]

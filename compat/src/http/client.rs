@@ -43,10 +43,14 @@ struct Server {
 impl Client {
     /// Connects to `endpoint` when there is something to send.
     pub fn new(endpoint: Endpoint) -> Self {
-        let host = match &endpoint {
+        let socket = match &endpoint {
+            Endpoint::Tls(inner, _) => inner,
+            endpoint => endpoint,
+        };
+        let host = match socket {
             Endpoint::Ip(ip, port) => std::net::SocketAddr::new(*ip, *port).to_string(),
             Endpoint::Name(name, port, _) => format!("{name}:{port}"),
-            Endpoint::Unix(_) => "localhost".to_string(),
+            Endpoint::Unix(_) | Endpoint::Tls(..) => "localhost".to_string(),
         };
         let authority = host.parse().ok();
         Self(Arc::new(Server { endpoint, host, authority, pool: Arc::default() }))
@@ -107,12 +111,18 @@ impl Client {
         let endpoint = &self.0.endpoint;
         let cause = match tokio::time::timeout(DIAL_TIMEOUT, Stream::connect(endpoint)).await {
             Ok(Ok(stream)) => return Ok(stream),
+            // a certificate, which no address makes better or worse
+            Ok(Err(e)) if e.kind() == io::ErrorKind::Other => return Err(Error::Tls(e.to_string())),
             Ok(Err(e)) => format!("connect: {}", errno_text(&e)),
             Err(_) => "i/o timeout".to_string(),
         };
-        let (network, address) = match endpoint {
-            Endpoint::Ip(..) | Endpoint::Name(..) => ("tcp", self.host().to_string()),
+        let socket = match endpoint {
+            Endpoint::Tls(inner, _) => inner,
+            endpoint => endpoint,
+        };
+        let (network, address) = match socket {
             Endpoint::Unix(path) => ("unix", path.display().to_string()),
+            Endpoint::Ip(..) | Endpoint::Name(..) | Endpoint::Tls(..) => ("tcp", self.host().to_string()),
         };
         Err(Error::Dial { network, address, cause })
     }
@@ -137,6 +147,9 @@ fn to_origin(mut request: http::Request<ClientBody>) -> http::Request<ClientBody
 /// A request that got no answer. `Display` is worded as Go words the usual causes.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The server does not prove who it is.
+    #[error("{0}")]
+    Tls(String),
     /// No connection.
     #[error("dial {network} {address}: {cause}")]
     Dial {
@@ -198,7 +211,7 @@ mod tests {
     use super::*;
     use crate::http::conn::{self, ConnOptions, Request, boxed};
     use crate::http::listen::{Listener, endpoint};
-    use crate::http::respond;
+    use crate::http::{respond, tls};
 
     #[tokio::test]
     async fn a_unix_socket_is_as_good_as_tcp() {
@@ -232,5 +245,33 @@ mod tests {
         let request = http::Request::builder().uri(client.uri("/").unwrap()).body(no_body()).unwrap();
         let error = client.send(request).await.unwrap_err().to_string();
         assert_eq!(error, format!("dial tcp {}: connect: connection refused", client.host()));
+    }
+
+    #[tokio::test]
+    async fn a_server_behind_tls_is_reached_where_its_certificate_is_trusted() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/tls");
+        let listener = Listener::bind(&"/ip4/127.0.0.1/tcp/0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr();
+        let server = tls::Server::load(&folder.join("rsa.crt"), &folder.join("rsa.key")).unwrap();
+        let handler: conn::Handler =
+            Arc::new(|_: Request, _| boxed(async { respond::empty(StatusCode::ACCEPTED) }));
+        let mut serving = JoinSet::new();
+        serving.spawn(conn::serve_with_tls(
+            listener,
+            Some(server),
+            handler,
+            ConnOptions::default(),
+            CancellationToken::new(),
+        ));
+        let ask = async |tls: tls::Client| {
+            let client = Client::new(endpoint(&address).unwrap().over(tls));
+            let request = http::Request::get(client.uri("/").unwrap()).body(no_body()).unwrap();
+            client.send(request).await
+        };
+        let pem = std::fs::read(folder.join("rsa.crt")).unwrap();
+        assert_eq!(ask(tls::Client::trusting_pem(&pem)).await.unwrap().status(), StatusCode::ACCEPTED);
+        let refusal = ask(tls::Client::trusting_pem(&std::fs::read(folder.join("other.crt")).unwrap())).await;
+        let refusal = refusal.map(|_| ()).unwrap_err().to_string();
+        assert!(refusal.contains("x509: certificate signed by unknown authority"), "{refusal}");
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -99,6 +99,8 @@ pub struct ConnOptions {
     /// Connections open at a time on one listener. One more takes the place of the one that is open longest and has no
     /// request; while all have one, it waits in the system's queue.
     pub max_connections: usize,
+    /// Our end and the other one, for the words of an error; set for each connection.
+    pub ends: Option<(SocketAddr, SocketAddr)>,
 }
 
 impl Default for ConnOptions {
@@ -112,6 +114,7 @@ impl Default for ConnOptions {
             half_closed_grace: Duration::from_secs(5),
             large_bodies: false,
             max_connections: MAX_CONNECTIONS.load(Ordering::Relaxed),
+            ends: None,
         }
     }
 }
@@ -164,6 +167,7 @@ pub async fn serve_with_tls(
                 }
                 watched.push_back(Watched::new(&shared, stop.clone()));
                 let (tls, handler) = (tls.clone(), Arc::clone(&handler));
+                let options = ConnOptions { ends: stream.ends(), ..options };
                 connections.spawn(async move {
                     match tls {
                         None => serve_shared(stream, peer, handler, options, stop, shared).await,
@@ -515,6 +519,18 @@ impl http_body::Body for Sending {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
+}
+
+/// Why a request's body could not be read, without hyper's words around it.
+pub fn body_error(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = Some(error);
+    while let Some(found) = cause {
+        if let Some(found) = found.downcast_ref::<std::io::Error>() {
+            return found.to_string();
+        }
+        cause = found.source();
+    }
+    error.to_string()
 }
 
 /// Runs `future` to completion as a handler's answer.

@@ -15,11 +15,14 @@ use tokio_rustls::client::TlsStream;
 
 use super::Error;
 use super::conn::PeerAddr;
+use super::tls;
 
 /// Connections the system may queue before they are accepted (Go takes the system's limit).
 const BACKLOG: i32 = 4096;
 /// Silence after which a client is asked whether it is still there (as Go does).
 const KEEPALIVE: Duration = Duration::from_secs(15);
+/// Longest TLS handshake as a client. (Go: `http.DefaultTransport`)
+const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A bound socket. Connections queue in the system until [`serve`](super::conn::serve) takes them.
 #[derive(Debug)]
@@ -70,6 +73,25 @@ pub enum Endpoint {
     Name(String, u16, Option<bool>),
     /// A path.
     Unix(PathBuf),
+    /// One of the others, behind TLS.
+    Tls(Box<Endpoint>, tls::Client),
+}
+
+impl Endpoint {
+    /// The same behind TLS.
+    pub fn over(self, tls: tls::Client) -> Self {
+        Self::Tls(Box::new(self), tls)
+    }
+
+    /// What its certificate is for.
+    fn host(&self) -> String {
+        match self {
+            Self::Ip(ip, _) => ip.to_string(),
+            Self::Name(name, ..) => name.clone(),
+            Self::Unix(_) => "localhost".to_owned(),
+            Self::Tls(inner, _) => inner.host(),
+        }
+    }
 }
 
 /// What a multiaddress says to dial or to listen on; protocols above TCP (`/http`, `/p2p/…`) are left out.
@@ -101,6 +123,8 @@ impl Listener {
                 (Socket::Unix(listener, path), address.clone())
             }
             Endpoint::Ip(ip, port) => Self::bind_tcp(SocketAddr::new(ip, port)).map_err(failed)?,
+            // no address says so
+            Endpoint::Tls(..) => return Err(Error::NotListenable(address.clone())),
             Endpoint::Name(name, port, wants_v6) => {
                 let found = tokio::net::lookup_host((name.as_str(), port)).await.map_err(failed)?;
                 let found =
@@ -175,6 +199,13 @@ impl Stream {
     /// Connects to `endpoint`.
     pub async fn connect(endpoint: &Endpoint) -> io::Result<Self> {
         let stream = match endpoint {
+            Endpoint::Tls(inner, tls) => {
+                let stream = Box::pin(Self::connect(inner)).await?;
+                let shaken = tokio::time::timeout(TLS_TIMEOUT, tls.connect(&inner.host(), stream)).await;
+                let shaken = shaken.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+                let stream = shaken.map_err(|error| io::Error::other(tls::words(&error)))?;
+                return Ok(Self::Tls(Box::new(stream)));
+            }
             Endpoint::Unix(path) => return UnixStream::connect(path).await.map(Self::Unix),
             Endpoint::Ip(ip, port) => TcpStream::connect((*ip, *port)).await?,
             Endpoint::Name(name, port, None) => TcpStream::connect((name.as_str(), *port)).await?,
@@ -188,6 +219,14 @@ impl Stream {
         };
         let _ = stream.set_nodelay(true);
         Ok(Self::Tcp(stream))
+    }
+
+    /// Our end and the other one, of TCP.
+    pub fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        match self {
+            Self::Tcp(stream) => Some((stream.local_addr().ok()?, stream.peer_addr().ok()?)),
+            _ => None,
+        }
     }
 
     /// The address a program on the same machine dials to reach `ip`: unspecified ones become loopback.
@@ -254,7 +293,8 @@ mod tests {
         let text = listener.local_addr().to_string();
         assert!(text.starts_with("/ip4/127.0.0.1/tcp/") && !text.ends_with("/0"), "{text}");
         let again = Listener::bind(&listener.local_addr()).await.unwrap_err();
-        assert!(matches!(again, Error::Bind { .. }), "{again}");
+        let socket = text.replace("/ip4/127.0.0.1/tcp/", "127.0.0.1:");
+        assert_eq!(again.to_string(), format!("listen tcp4 {socket}: bind: address already in use"));
     }
 
     #[tokio::test]
@@ -274,6 +314,8 @@ mod tests {
         for text in ["/ip4/1.2.3.4/udp/1", "/ip4/1.2.3.4", "/dns4/x"] {
             assert!(endpoint(&text.parse().unwrap()).is_err(), "{text}");
         }
+        let udp = endpoint(&"/ip4/1.2.3.4/udp/1".parse().unwrap()).unwrap_err().to_string();
+        assert_eq!(udp, "listen udp4 1.2.3.4:1: address 1.2.3.4:1: unexpected address type");
         let name = endpoint(&"/dns4/localhost/tcp/5".parse().unwrap()).unwrap();
         assert_eq!(name, Endpoint::Name("localhost".into(), 5, Some(false)));
     }

@@ -32,21 +32,60 @@ mod media_type;
 mod upstream;
 mod wire;
 
+use std::io;
+
+use multiaddr::{Multiaddr, Protocol};
+
 /// What can go wrong before a request is read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A listen address that is no TCP or Unix socket.
-    #[error("cannot listen on {0}: neither a TCP nor a unix address")]
-    NotListenable(multiaddr::Multiaddr),
+    #[error("{}", not_listenable(.0))]
+    NotListenable(Multiaddr),
     /// A name that leads to no address of the wanted family.
-    #[error("cannot listen on {0}: the name has no such address")]
-    NoAddress(multiaddr::Multiaddr),
+    #[error("listen {}: the name has no such address", place(.0))]
+    NoAddress(Multiaddr),
     /// The system refused.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("listen {}: bind: {}", place(address), system_words(source))]
     Bind {
         /// Where.
-        address: multiaddr::Multiaddr,
+        address: Multiaddr,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
+}
+
+/// What the system says, as Go prints it: lower case, without the number.
+pub fn system_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+/// An address as Go's `net` package names it: `tcp4 127.0.0.1:9094`, `unix /run/api`.
+fn place(address: &Multiaddr) -> String {
+    let mut parts = address.iter();
+    let (version, host) = match parts.next() {
+        Some(Protocol::Ip4(ip)) => ("4", ip.to_string()),
+        Some(Protocol::Ip6(ip)) => ("6", format!("[{ip}]")),
+        Some(Protocol::Dns(name)) => ("", name.into_owned()),
+        Some(Protocol::Dns4(name)) => ("4", name.into_owned()),
+        Some(Protocol::Dns6(name)) => ("6", name.into_owned()),
+        Some(Protocol::Unix(path)) => return format!("unix /{}", path.trim_start_matches('/')),
+        _ => return address.to_string(),
+    };
+    match parts.next() {
+        Some(Protocol::Tcp(port)) => format!("tcp{version} {host}:{port}"),
+        Some(Protocol::Udp(port)) => format!("udp{version} {host}:{port}"),
+        _ => address.to_string(),
+    }
+}
+
+fn not_listenable(address: &Multiaddr) -> String {
+    let place = place(address);
+    match place.split_once(' ') {
+        Some((network, socket)) if network.starts_with("udp") => {
+            format!("listen {place}: address {socket}: unexpected address type")
+        }
+        _ => format!("cannot listen on {address}: neither a TCP nor a unix address"),
+    }
 }

@@ -13,7 +13,7 @@ use super::types::Pin;
 use super::{Answer, Call, convert};
 use crate::api::{ClusterApi, ErrorKind};
 use crate::go::query::lossy;
-use crate::http::conn::Request;
+use crate::http::conn::{Request, body_error};
 use crate::http::respond::{self, Response};
 use crate::types::{self, Cid, Multiaddr, PeerId, parse_cid, parse_multiaddr};
 
@@ -90,7 +90,7 @@ async fn body(request: Request) -> Result<Body, Failure> {
     let bytes = match Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) => {
-            let mut response = failed(error.to_string()).into_response();
+            let mut response = failed(body_error(&*error)).into_response();
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             return Ok(Body::Refused(response));
         }

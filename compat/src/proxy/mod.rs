@@ -55,11 +55,9 @@ pub enum Error {
     /// The daemon's address is neither TCP nor a Unix socket.
     #[error("cannot reach the daemon at {0}: neither a TCP nor a unix address")]
     Node(crate::types::Multiaddr),
-    /// `node_https` is set.
-    #[error(
-        "ipfsproxy.node_https: this build speaks plain HTTP to {0}; put a TLS-terminating relay before it"
-    )]
-    Https(crate::types::Multiaddr),
+    /// `node_https` is set, and nothing tells whom to trust.
+    #[error("ipfsproxy.node_https: {0}")]
+    Https(crate::http::tls::Error),
     /// A name in `extract_headers_extra` that is no header name.
     #[error("ipfsproxy.extract_headers_extra: {0:?} is no header name")]
     HeaderName(String),
@@ -128,10 +126,11 @@ impl Proxy {
     /// A proxy before the daemon of `config`, answering with `api`. `folder` is where a relative `log_file` lies.
     pub fn new(config: &config::Proxy, folder: &Path, api: Arc<dyn ClusterApi>) -> Result<Self, Error> {
         let node = config.node_multiaddress.clone();
+        let mut endpoint = listen::endpoint(&node).map_err(|_| Error::Node(node.clone()))?;
         if config.node_https {
-            return Err(Error::Https(node));
+            endpoint = endpoint.over(crate::http::tls::Client::checking().map_err(Error::Https)?);
         }
-        let daemon = Client::new(listen::endpoint(&node).map_err(|_| Error::Node(node.clone()))?);
+        let daemon = Client::new(endpoint);
         let log_path = config.log_path(folder);
         let log = AccessLog::open(log_path.as_deref(), Facility::Proxy)
             .map_err(|source| Error::Log { path: log_path.unwrap_or_default(), source })?;

@@ -7,6 +7,7 @@
 mod proxy;
 mod recorder;
 mod rest;
+mod security;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use cluster_compat::api::ClusterApi;
 use cluster_compat::config::{Config, Consensus, Engine, Env};
 use cluster_compat::http::listen::Listener;
+use cluster_compat::pinsvc::PinSvc;
 use cluster_compat::proxy::Proxy;
 use cluster_compat::rest::Rest;
 use cluster_compat::testing::cluster::FakeCluster;
@@ -56,6 +58,10 @@ async fn stage(name: &str) -> Stage {
     faces.insert(Face::Rest, addr);
     let rest = Rest::new(&config.restapi, folder, Arc::clone(&api)).unwrap();
     serving.spawn(rest.serve(vec![listener], CancellationToken::new()));
+    let (listener, addr) = listen().await;
+    faces.insert(Face::Pinsvc, addr);
+    let pinsvc = PinSvc::new(&config.pinsvcapi, folder, Arc::clone(&api)).unwrap();
+    serving.spawn(pinsvc.serve(vec![listener], CancellationToken::new()));
     let (listener, addr) = listen().await;
     faces.insert(Face::Proxy, addr);
     let proxy = Proxy::new(&config.ipfsproxy, folder, api).unwrap();

@@ -24,6 +24,14 @@ use super::Error;
 #[derive(Clone)]
 pub struct Client(Arc<ClientConfig>);
 
+impl PartialEq for Client {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Client {}
+
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Client")
@@ -43,6 +51,12 @@ impl Client {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = Anyone(provider.signature_verification_algorithms);
         Self::with(provider, Arc::new(verifier))
+    }
+
+    /// Trusts the first certificate of a file and nothing else.
+    #[cfg(test)]
+    pub(in crate::http) fn trusting_pem(pem: &[u8]) -> Self {
+        Self::trusting(super::keys::certificates(pem).remove(0), aws_lc_rs::default_provider())
     }
 
     /// Trusts `certificate` and nothing else.

@@ -54,6 +54,10 @@ const PLAIN_HTTP: &[u8] =
 const REQUESTS: [&[u8; HEADER]; 5] = [b"GET /", b"HEAD ", b"POST ", b"PUT /", b"OPTIO"];
 /// Length of a record's header.
 const HEADER: usize = 5;
+/// Length of the start of a handshake: its kind, its length, the version it asks for.
+const HELLO: usize = 6;
+/// The alert, behind its record's kind and version, that an older version gets. (Go: `crypto/tls`)
+const TOO_OLD: [u8; 4] = [0, 2, 2, 70];
 
 /// The suites of the reference as far as there are any: in TLS 1.2 it names four for RSA keys, of which three have no
 /// forward secrecy or an encryption that has been broken in practice, and none for ECDSA keys.
@@ -114,19 +118,30 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let mut header = [0; HEADER];
-        stream.read_exact(&mut header).await?;
+        let mut start = [0; HEADER + HELLO];
+        let (header, hello) = start.split_at_mut(HEADER);
+        stream.read_exact(header).await?;
+        let refused = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
         if !is_record(header) {
-            let is_http = REQUESTS.contains(&&header);
-            end_plain(stream, if is_http { PLAIN_HTTP } else { b"" }).await;
-            let what = if is_http {
-                "client sent an HTTP request to an HTTPS server"
-            } else {
-                "first record does not look like a TLS handshake"
-            };
-            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            if REQUESTS.iter().any(|request| *header == request[..]) {
+                end_plain(stream, PLAIN_HTTP).await;
+                return refused("client sent an HTTP request to an HTTPS server");
+            }
+            end_plain(stream, b"").await;
+            return refused("first record does not look like a TLS handshake");
         }
-        TlsAcceptor::from(Arc::clone(&self.0)).accept(Rewound { header, n_taken: 0, stream }).await
+        let mut length = HEADER;
+        if header[0] == 22 && usize::from(u16::from_be_bytes([header[3], header[4]])) >= HELLO {
+            stream.read_exact(hello).await?;
+            length += HELLO;
+            if hello[0] == 1 && hello[4..] < [3, 3][..] {
+                let alert = [&[21, header[1], header[2]], &TOO_OLD[..]].concat();
+                end_plain(stream, &alert).await;
+                return refused("client offered only unsupported versions");
+            }
+        }
+        let rewound = Rewound { start, length, n_taken: 0, stream };
+        TlsAcceptor::from(Arc::clone(&self.0)).accept(rewound).await
     }
 }
 
@@ -137,7 +152,7 @@ fn limit(options: &ConnOptions) -> Duration {
 }
 
 /// Whether a first record can be one of TLS: a handshake or an alert, of a version below 16.
-fn is_record(header: [u8; HEADER]) -> bool {
+fn is_record(header: &[u8]) -> bool {
     matches!(header[0], 21 | 22) && header[1] < 16
 }
 
@@ -157,7 +172,9 @@ async fn end_plain<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, words: &[u8
 /// A stream whose first bytes were read already.
 #[derive(Debug)]
 pub struct Rewound<S> {
-    header: [u8; HEADER],
+    start: [u8; HEADER + HELLO],
+    /// How many of them there are.
+    length: usize,
     n_taken: usize,
     stream: S,
 }
@@ -169,7 +186,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let rest = &this.header[this.n_taken..];
+        let rest = &this.start[this.n_taken..this.length];
         if !rest.is_empty() {
             let n = rest.len().min(buf.remaining());
             buf.put_slice(&rest[..n]);

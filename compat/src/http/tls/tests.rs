@@ -141,12 +141,12 @@ async fn a_certificate_nobody_vouches_for_is_refused_unless_told_otherwise() {
         ("10.0.0.1", "certificate is valid for 127.0.0.1, ::1, not 10.0.0.1"),
     ] {
         let (here, _serving) = serving(&server, ConnOptions::default());
-        let refusal = client("p256.crt", |_| ()).connect(host, here).await.unwrap_err();
+        let refusal = client("other.crt", |_| ()).connect(host, here).await.unwrap_err();
         assert_eq!(words(&refusal), format!("tls: failed to verify certificate: x509: {expected}"));
     }
     let bare = load("rsa-bare.crt", "rsa.key").unwrap();
     let (here, _serving) = serving(&bare, ConnOptions::default());
-    let refusal = client("p256.crt", |_| ()).connect("127.0.0.1", here).await.unwrap_err();
+    let refusal = client("other.crt", |_| ()).connect("127.0.0.1", here).await.unwrap_err();
     assert!(words(&refusal).ends_with("for 127.0.0.1 because it doesn't contain any IP SANs"), "{refusal}");
     greet(&server, &Client::unchecking().unwrap()).await.unwrap();
     greet(&bare, &Client::unchecking().unwrap()).await.unwrap();
@@ -175,6 +175,9 @@ async fn plain_http_is_told_so_and_anything_else_is_closed_without_a_word() {
     {
         assert_eq!(answer(start, ConnOptions::default()).await, b"", "{start:?}");
     }
+    // TLS 1.1 and older
+    let old = answer(b"\x16\x03\x01\x00\x30\x01\x00\x00\x2c\x03\x02", ConnOptions::default()).await;
+    assert_eq!(old, [21, 3, 1, 0, 2, 2, 70]);
     // broken inside of TLS: an alert at most
     for start in [&b"\x16\x03\x01\x00\x05hello"[..], b"\x16\x03\x01\xff\xff", b"\x15\x03\x01\x00\x02\x02\x28"]
     {
@@ -199,7 +202,7 @@ async fn handshakes_that_hang_end_with_the_shortest_limit() {
         assert_eq!(limit(&options), expected);
     }
     // nothing, less than a header, and a header that promises more
-    for start in [&b""[..], b"\x16\x03", b"\x16\x03\x01\x02\x00\x01"] {
+    for start in [&b""[..], b"\x16\x03", b"\x16\x03\x01\x02\x00\x01", b"\x16\x03\x01\x00\x01\x01"] {
         assert_eq!(answer(start, of(30, 0, 0)).await, b"", "{start:?}");
     }
 }
