@@ -1,7 +1,6 @@
 //! Where an endpoint is and how it is reached, with Go's words when it is not.
 
 use std::fmt;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
