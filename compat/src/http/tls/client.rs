@@ -153,7 +153,11 @@ fn certificate_words(cause: &CertificateError) -> String {
 /// The names of one kind, comma separated, out of the library's list of all.
 fn inner(presented: &[String], kind: &str) -> String {
     let of_kind = presented.iter().filter_map(|name| name.strip_prefix(kind)?.strip_suffix(')'));
-    of_kind.map(|name| name.trim_matches('"')).collect::<Vec<_>>().join(", ")
+    let plain = of_kind.map(|name| match name.parse::<IpAddr>() {
+        Ok(ip) => ip.to_string(),
+        Err(_) => name.trim_matches('"').to_owned(),
+    });
+    plain.collect::<Vec<_>>().join(", ")
 }
 
 /// Looks at the name before the chain, as Go does: what it says of a certificate that fails both is of more use.
