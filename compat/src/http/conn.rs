@@ -103,6 +103,19 @@ pub struct ConnOptions {
     pub ends: Option<(SocketAddr, SocketAddr)>,
 }
 
+impl ConnOptions {
+    /// That a time limit on reading has passed, as Go words it.
+    pub(super) fn late(&self) -> String {
+        match self.ends {
+            Some((ours, theirs)) => {
+                let version = if ours.is_ipv4() { 4 } else { 6 };
+                format!("read tcp{version} {ours}->{theirs}: i/o timeout")
+            }
+            None => "i/o timeout".to_owned(),
+        }
+    }
+}
+
 impl Default for ConnOptions {
     fn default() -> Self {
         Self {

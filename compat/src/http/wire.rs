@@ -364,7 +364,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             Poll::Pending => {
                 let at = first_set(&[self.options.read_timeout]).map(|limit| self.head_since + limit);
                 ready!(self.poll_limit(cx, Limit::Body, at));
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, self.read_timeout())));
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, self.options.late())));
             }
             Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
             Poll::Ready(Ok(())) => {}
@@ -384,17 +384,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         out.set_filled(before + taken);
         self.end_of_body();
         Poll::Ready(Ok(()))
-    }
-
-    /// A time limit on reading, as Go words it.
-    fn read_timeout(&self) -> String {
-        match self.options.ends {
-            Some((ours, theirs)) => {
-                let version = if ours.is_ipv4() { 4 } else { 6 };
-                format!("read tcp{version} {ours}->{theirs}: i/o timeout")
-            }
-            None => "i/o timeout".to_owned(),
-        }
     }
 
     /// Buffered bytes that belong to the body become ready.
