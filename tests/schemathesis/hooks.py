@@ -44,7 +44,8 @@ def before_load_schema(context, raw_schema):
 def documents(context, response):
     """One document, or a list of those in the lines of a stream."""
     text = response.content.decode("utf-8")
-    lines = text.splitlines()
+    # splitlines would also end a line inside a string, at U+0085
+    lines = text.removesuffix("\n").split("\n") if text else []
     # a stream that fails before its first document has none
     if len(lines) != 1:
         return [json.loads(line) for line in lines]
