@@ -5,10 +5,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cluster_compat::types::{Block, Cid, PeerId, Pin, PinOptions};
+use cluster_compat::types::{Cid, PeerId, Pin, PinOptions};
 use tokio::sync::mpsc;
 
-use super::{Error, Host};
+use super::{Batch, Error, Host};
 
 /// What a collector does with blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,16 +113,18 @@ impl Host for Collector {
     async fn put_blocks(
         &self,
         destinations: &[PeerId],
-        mut blocks: mpsc::Receiver<Block>,
+        mut blocks: mpsc::Receiver<Batch>,
     ) -> Result<(), Error> {
         let _guard = OnDrop(self);
         self.kept().destinations = destinations.to_vec();
         match self.destination {
             Destination::Takes => {
-                while let Some(block) = blocks.recv().await {
+                while let Some(batch) = blocks.recv().await {
                     let mut kept = self.kept();
-                    kept.puts.push(block.cid);
-                    kept.blocks.insert(block.cid, block.data);
+                    for block in batch {
+                        kept.puts.push(block.cid);
+                        kept.blocks.insert(block.cid, block.data);
+                    }
                 }
                 Ok(())
             }

@@ -6,6 +6,9 @@ use tokio::sync::mpsc;
 
 use super::Error;
 
+/// Blocks that travel together: many small ones, or a single large one.
+pub type Batch = Vec<Block>;
+
 /// The peer an import runs in. Implemented by the cluster peer, and by the collector of the tests.
 #[async_trait]
 pub trait Host: Send + Sync {
@@ -19,7 +22,7 @@ pub trait Host: Send + Sync {
     /// Writes blocks to every destination until the channel ends. A destination that fails is left out from
     /// then on; [`Error::AllDestinationsFailed`] if none took all blocks. Called once an import; dropping the
     /// future ends all transfers.
-    async fn put_blocks(&self, destinations: &[PeerId], blocks: mpsc::Receiver<Block>) -> Result<(), Error>;
+    async fn put_blocks(&self, destinations: &[PeerId], blocks: mpsc::Receiver<Batch>) -> Result<(), Error>;
 
     /// Submits a pin whose allocations are given.
     async fn pin(&self, pin: Pin) -> Result<Pin, Error>;

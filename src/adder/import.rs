@@ -121,7 +121,7 @@ async fn run(
 
 async fn import_files(mut importer: Importer, upload: &mut dyn Upload) -> Result<(Pins, Vec<Cid>), Error> {
     importer.read(upload).await?;
-    Ok((importer.sink.finish(), importer.roots))
+    Ok((importer.sink.finish().await, importer.roots))
 }
 
 async fn import_car(
@@ -134,7 +134,7 @@ async fn import_car(
         return Err(Error::car("cannot wrap a CAR file upload"));
     }
     let root = car::read(upload, &mut sink, &outputs).await?;
-    Ok((sink.finish(), vec![root]))
+    Ok((sink.finish().await, vec![root]))
 }
 
 /// An import on its way.

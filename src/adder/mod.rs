@@ -11,7 +11,7 @@
 //! - CIDs equal Kubo's for the same parameters (`fixtures/add`).
 //! - Blocks come in the reference's order, with its extra ones (`extras`).
 //! - Memory does not grow with the size of files: a few chunks, 174 links for each level of a file's DAG, and a
-//!   channel of [`MAX_QUEUED_BLOCKS`]. It grows with the number of names, because a directory is one block.
+//!   channel of [`MAX_QUEUED_BATCHES`]. It grows with the number of names, because a directory is one block.
 //! - Nothing is pinned before every block is with its destinations; an import that fails, or whose stream is
 //!   dropped, pins nothing.
 //! - Nothing is spawned: the import runs while its stream is polled, hashing aside, and stops when it is dropped.
@@ -38,11 +38,18 @@ mod unixfs;
 
 use cluster_compat::api;
 
-pub use self::host::Host;
+pub use self::host::{Batch, Host};
 pub use self::import::import;
 
-/// Blocks between the importer and the slowest destination; at the default chunk size 4 MiB.
-const MAX_QUEUED_BLOCKS: usize = 16;
+/// Batches between the importer and the slowest destination; at the default chunk size 2 MiB of blocks, at the largest
+/// 16 MiB.
+const MAX_QUEUED_BATCHES: usize = 8;
+
+/// Bytes from which a batch of blocks leaves the importer.
+const BATCH_BYTES: usize = 128 * 1024;
+
+/// Blocks after which a batch leaves the importer, however small they are.
+const BATCH_BLOCKS: usize = 64;
 
 /// Events between the importer and its reader; the reference has 200.
 const MAX_QUEUED_OUTPUTS: usize = 200;

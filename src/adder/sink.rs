@@ -7,10 +7,10 @@ use cluster_compat::types::{Block, Cid, PeerId, Pin, PinMode, PinOptions, PinTyp
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
-use super::{Error, Host, MAX_QUEUED_BLOCKS, hash};
+use super::{BATCH_BLOCKS, BATCH_BYTES, Batch, Error, Host, MAX_QUEUED_BATCHES, hash};
 
 /// What [`transfer`] waits for: destinations and the blocks for them.
-type Start = (Vec<PeerId>, mpsc::Receiver<Block>);
+type Start = (Vec<PeerId>, mpsc::Receiver<Batch>);
 
 /// The importer's end of a transfer.
 pub(super) struct Sink {
@@ -21,7 +21,10 @@ pub(super) struct Sink {
     allocations: Option<Vec<PeerId>>,
     start: Option<oneshot::Sender<Start>>,
     /// `None` before the first block, and after all destinations failed.
-    blocks: Option<mpsc::Sender<Block>>,
+    blocks: Option<mpsc::Sender<Batch>>,
+    /// Blocks that wait for company, and their bytes.
+    batch: Batch,
+    n_batch_bytes: usize,
     /// The last two blocks, which are not sent again. (Go: `adder/single/dag_service.go`)
     recent: [Option<Cid>; 2],
 }
@@ -59,6 +62,8 @@ impl Sink {
             allocations: None,
             start: Some(start),
             blocks: None,
+            batch: Batch::new(),
+            n_batch_bytes: 0,
             recent: [None; 2],
         };
         (sink, started)
@@ -80,20 +85,32 @@ impl Sink {
         }
         self.recent = [self.recent[1], Some(block.cid)];
         if let Some(start) = self.start.take() {
-            let (blocks, received) = mpsc::channel(MAX_QUEUED_BLOCKS);
+            let (blocks, received) = mpsc::channel(MAX_QUEUED_BATCHES);
             let destinations = self.allocate().await?;
             // Nobody receives only if the transfer is being dropped together with this sink.
             if start.send((destinations, received)).is_ok() {
                 self.blocks = Some(blocks);
             }
         }
+        self.n_batch_bytes += block.data.len();
+        self.batch.push(block);
+        if self.n_batch_bytes >= BATCH_BYTES || self.batch.len() >= BATCH_BLOCKS {
+            self.flush().await;
+        }
+        Ok(())
+    }
+
+    /// Sends what waits for company.
+    async fn flush(&mut self) {
+        let batch = std::mem::take(&mut self.batch);
+        self.n_batch_bytes = 0;
         if let Some(blocks) = &self.blocks
-            && blocks.send(block).await.is_err()
+            && !batch.is_empty()
+            && blocks.send(batch).await.is_err()
         {
             debug!(target: "adder", "all destinations failed; reading the rest of the upload");
             self.blocks = None;
         }
-        Ok(())
     }
 
     /// Chooses who holds the content, and returns who gets the blocks.
@@ -114,7 +131,8 @@ impl Sink {
     }
 
     /// Ends the transfer: no more blocks.
-    pub(super) fn finish(self) -> Pins {
+    pub(super) async fn finish(mut self) -> Pins {
+        self.flush().await;
         Pins { host: self.host, options: self.options, allocations: self.allocations.unwrap_or_default() }
     }
 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cluster_compat::api::{Items, Upload};
-use cluster_compat::types::{AddParams, AddedOutput, Block, PeerId, Pin, PinOptions};
+use cluster_compat::types::{AddParams, AddedOutput, PeerId, Pin, PinOptions};
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
 
 use super::Cluster;
-use crate::adder::{Error, Host, import};
+use crate::adder::{Batch, Error, Host, import};
 
 impl Cluster {
     /// Imports an upload; blocks go to the allocated peers, the root is pinned at the end.
@@ -28,8 +28,8 @@ impl Host for Cluster {
         Ok(self.allocate_blocks(options).await?)
     }
 
-    async fn put_blocks(&self, destinations: &[PeerId], blocks: mpsc::Receiver<Block>) -> Result<(), Error> {
-        self.stream_blocks(destinations, blocks).await
+    async fn put_blocks(&self, destinations: &[PeerId], blocks: mpsc::Receiver<Batch>) -> Result<(), Error> {
+        self.stream_blocks(destinations.to_vec(), blocks).await
     }
 
     async fn pin(&self, pin: Pin) -> Result<Pin, Error> {

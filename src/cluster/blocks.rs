@@ -1,57 +1,87 @@
 //! Blocks on their way to the allocated peers: this peer's go straight to its daemon, others' by a call each.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cluster_compat::types::{Block, PeerId};
+use cluster_compat::types::PeerId;
 use futures::future::join_all;
 use futures::{FutureExt as _, StreamExt as _, stream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::Cluster;
-use crate::adder::Error;
+use crate::adder::{Batch, Error};
 use crate::rpc::{self, Call};
 use crate::wire;
 
-/// Blocks waiting for one destination: at most this many of up to 1 MiB each.
-pub(super) const BLOCKS_AHEAD: usize = 8;
+/// Batches waiting for one destination: at most this many, of 128 KiB or one block each.
+const BATCHES_AHEAD: usize = 2;
 
 /// How long a destination may take no block while the others wait for it.
 const TAKE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The queue of a destination.
 enum Queue {
-    Own(mpsc::Sender<Block>),
-    Other(mpsc::Sender<Bytes>),
+    Own(mpsc::Sender<Batch>),
+    Other(mpsc::Sender<Vec<Bytes>>),
 }
 
 impl Cluster {
-    /// Sends all blocks to all destinations; one that succeeds suffices. The rest of the blocks is read and thrown
-    /// away when nobody takes them any more, so that the upload ends in its own time.
+    /// Sends all blocks to all destinations; one that succeeds suffices. It works beside the task that asks, on a core
+    /// of its own; dropping the future ends it.
     pub(super) async fn stream_blocks(
         &self,
-        destinations: &[PeerId],
-        mut blocks: mpsc::Receiver<Block>,
+        destinations: Vec<PeerId>,
+        blocks: mpsc::Receiver<Batch>,
     ) -> Result<(), Error> {
+        let (respond_to, answer) = oneshot::channel();
+        let cluster = self.clone();
+        let stop = CancellationToken::new();
+        let _stop_when_dropped = stop.clone().drop_guard();
+        self.inner.tasks.spawn("blocks of an add", async move {
+            // a panic ends the add, not the process
+            let work = AssertUnwindSafe(cluster.send_blocks(&destinations, blocks)).catch_unwind();
+            if let Some(ended) = stop.run_until_cancelled_owned(work).await {
+                // who asked may have left
+                let _ = respond_to.send(ended.unwrap_or(Err(Error::Interrupted)));
+            }
+        });
+        answer.await.unwrap_or(Err(Error::Interrupted))
+    }
+
+    async fn send_blocks(
+        &self,
+        destinations: &[PeerId],
+        mut blocks: mpsc::Receiver<Batch>,
+    ) -> Result<(), Error> {
+        if destinations == [self.inner.peer] {
+            let is_done = self.send_to_own(blocks).await;
+            return if is_done { Ok(()) } else { Err(Error::AllDestinationsFailed) };
+        }
         let mut queues = Vec::new();
         let mut ends = Vec::new();
         for peer in destinations {
             if *peer == self.inner.peer {
-                let (tx, rx) = mpsc::channel(BLOCKS_AHEAD);
+                let (tx, rx) = mpsc::channel(BATCHES_AHEAD);
                 queues.push((*peer, Queue::Own(tx)));
                 ends.push(self.send_to_own(rx).left_future());
             } else {
-                let (tx, rx) = mpsc::channel(BLOCKS_AHEAD);
+                let (tx, rx) = mpsc::channel(BATCHES_AHEAD);
                 queues.push((*peer, Queue::Other(tx)));
                 ends.push(self.send_to(*peer, rx).right_future());
             }
         }
+        // What nobody takes any more is read and thrown away, so that the upload ends in its own time.
         let feed = async {
-            while let Some(block) = blocks.recv().await {
+            while let Some(batch) = blocks.recv().await {
                 let needs_bytes = queues.iter().any(|(_, queue)| matches!(queue, Queue::Other(_)));
-                let encoded = if needs_bytes { wire::add::encode(&block).into() } else { Bytes::new() };
-                let takes = queues.iter().map(|(_, queue)| queue.push(&block, &encoded));
+                let encoded: Vec<Bytes> = match needs_bytes {
+                    true => batch.iter().map(|block| wire::add::encode(block).into()).collect(),
+                    false => Vec::new(),
+                };
+                let takes = queues.iter().map(|(_, queue)| queue.push(&batch, &encoded));
                 let mut taken = join_all(takes).await.into_iter();
                 queues.retain(|(peer, _)| match taken.next() {
                     Some(Taken::Yes) => true,
@@ -69,12 +99,14 @@ impl Cluster {
         if ends.contains(&true) { Ok(()) } else { Err(Error::AllDestinationsFailed) }
     }
 
-    async fn send_to_own(&self, blocks: mpsc::Receiver<Block>) -> bool {
+    async fn send_to_own(&self, blocks: mpsc::Receiver<Batch>) -> bool {
         has_succeeded(&self.inner.peer, self.inner.ipfs.block_stream(blocks).await)
     }
 
-    async fn send_to(&self, peer: PeerId, blocks: mpsc::Receiver<Bytes>) -> bool {
-        let blocks = stream::unfold(blocks, |mut blocks| async move { Some((blocks.recv().await?, blocks)) });
+    async fn send_to(&self, peer: PeerId, blocks: mpsc::Receiver<Vec<Bytes>>) -> bool {
+        let batches =
+            stream::unfold(blocks, |mut blocks| async move { Some((blocks.recv().await?, blocks)) });
+        let blocks = batches.flat_map(stream::iter);
         let mut replies = self.inner.rpc.stream(peer, Call::BlockStream, blocks.boxed());
         // a peer that is gone is known by its pings, one that is slow by its queue
         let ended = async {
@@ -91,7 +123,7 @@ impl Cluster {
     }
 }
 
-/// What became of a block at a destination.
+/// What became of a batch at a destination.
 enum Taken {
     Yes,
     No,
@@ -99,11 +131,11 @@ enum Taken {
 }
 
 impl Queue {
-    async fn push(&self, block: &Block, encoded: &Bytes) -> Taken {
+    async fn push(&self, batch: &Batch, encoded: &[Bytes]) -> Taken {
         let pushed = async {
             match self {
-                Self::Own(tx) => tx.send(block.clone()).await.is_ok(),
-                Self::Other(tx) => tx.send(encoded.clone()).await.is_ok(),
+                Self::Own(tx) => tx.send(batch.clone()).await.is_ok(),
+                Self::Other(tx) => tx.send(encoded.to_vec()).await.is_ok(),
             }
         };
         match self {

@@ -7,12 +7,14 @@ use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 
-use super::blocks::BLOCKS_AHEAD;
 use super::{Cluster, VERSION};
 use crate::rpc::{Arguments, Call, Failure, Handler, Outcome, Outcomes};
 use crate::tracker;
 use crate::wire;
 use crate::wire::msgpack::{Reader, Writer};
+
+/// Blocks from another peer that wait for the daemon, each of up to 2 MiB.
+const BLOCKS_AHEAD: usize = 8;
 
 /// The reply of methods that have none.
 const DONE: &[u8] = b"\x80";
@@ -129,7 +131,7 @@ impl Cluster {
         let feed = async {
             while let Some(argument) = arguments.next().await {
                 let block = wire::add::decode(&argument?)?;
-                if tx.send(block).await.is_err() {
+                if tx.send(vec![block]).await.is_err() {
                     break;
                 }
             }

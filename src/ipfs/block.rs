@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use cluster_compat::types::{Block, Cid, parse_cid};
+use bytes::{Bytes, BytesMut};
+use cluster_compat::types::{Block, Cid, cid_text, parse_cid};
 use http::HeaderValue;
 use hyper::body::{Body, Frame, SizeHint};
 use multihash::Multihash;
@@ -24,6 +24,12 @@ use super::{Client, Error};
 /// Random bytes of a multipart boundary. (Go: `mime/multipart`, `randomBoundary`)
 const BOUNDARY_BYTES: usize = 30;
 
+/// Bytes of parts that are sent as one piece.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// Blocks of up to so many bytes are copied into such a piece; larger ones go out as they are.
+const COPIED_BYTES: usize = 16 * 1024;
+
 json::object! {
     /// A line of `block/put`.
     PutLine {
@@ -36,20 +42,23 @@ impl Client {
     /// Stores blocks in the daemon as they arrive, all with the codec and hash of the first. Succeeds when the
     /// daemon has confirmed every one of them. There is no limit to the whole, but a daemon that neither takes
     /// nor says anything for the length of a request has failed.
-    pub async fn block_stream(&self, mut blocks: mpsc::Receiver<Block>) -> Result<(), Error> {
+    pub async fn block_stream(&self, mut blocks: mpsc::Receiver<Vec<Block>>) -> Result<(), Error> {
         let _event = self.event_at_end();
-        let first = blocks.recv().await.ok_or(Error::NoBlocks)?;
-        let path = put_path(&first.cid)?;
+        let batch = blocks.recv().await.ok_or(Error::NoBlocks)?;
+        let path = put_path(&batch.first().ok_or(Error::NoBlocks)?.cid)?;
         let boundary = boundary();
         let sent = Arc::new(Mutex::new(Sent::new()));
-        let body = Outgoing::Blocks(Box::new(Upload {
+        let mut upload = Upload {
             blocks,
-            next: Some(first),
+            batch: Vec::new().into_iter(),
+            buffer: BytesMut::new(),
             content: None,
             boundary: boundary.clone(),
             n_parts: 0,
             sent: Arc::clone(&sent),
-        }));
+        };
+        upload.begin(batch);
+        let body = Outgoing::Blocks(Box::new(upload));
         let content_type = HeaderValue::try_from(format!("multipart/form-data; boundary={boundary}"))
             .map_err(|_| Error::Argument(format!("{boundary} is not a boundary")))?;
         let silence = self.inner.options.ipfs_request_timeout;
@@ -158,13 +167,16 @@ impl Sent {
         }
     }
 
-    fn add(&mut self, block: &Block) {
-        let hash = *block.cid.hash();
-        if block.is_spare {
-            *self.spare.entry(hash).or_default() += 1;
-        } else {
-            *self.unconfirmed.entry(hash).or_default() += 1;
-            self.n_unconfirmed += 1;
+    /// Notes blocks that are about to be sent.
+    fn begin(&mut self, batch: &[Block]) {
+        for block in batch {
+            let hash = *block.cid.hash();
+            if block.is_spare {
+                *self.spare.entry(hash).or_default() += 1;
+            } else {
+                *self.unconfirmed.entry(hash).or_default() += 1;
+                self.n_unconfirmed += 1;
+            }
         }
     }
 
@@ -214,13 +226,16 @@ pub(super) enum Outgoing {
     Blocks(Box<Upload>),
 }
 
-/// A multipart body made of blocks that arrive. Nothing is buffered but the block being sent.
+/// A multipart body made of blocks that arrive. Small blocks are copied into one piece with the heads of their parts;
+/// nothing is buffered but that piece and the batch being sent.
 #[derive(Debug)]
 pub(super) struct Upload {
-    blocks: mpsc::Receiver<Block>,
-    /// A block whose part was not begun.
-    next: Option<Block>,
-    /// Bytes of the part that was begun.
+    blocks: mpsc::Receiver<Vec<Block>>,
+    /// Blocks whose parts were not begun.
+    batch: std::vec::IntoIter<Block>,
+    /// Parts that wait to be sent.
+    buffer: BytesMut,
+    /// A large block, which comes after the buffer.
     content: Option<Bytes>,
     boundary: String,
     n_parts: u64,
@@ -228,18 +243,53 @@ pub(super) struct Upload {
 }
 
 impl Upload {
+    fn begin(&mut self, batch: Vec<Block>) {
+        lock(&self.sent).begin(&batch);
+        self.batch = batch.into_iter();
+    }
+
+    /// The next batch; `None` behind the last one.
+    fn receive(&mut self, cx: &mut Context<'_>) -> Option<Poll<Option<Vec<Block>>>> {
+        let mut sent = lock(&self.sent);
+        sent.moved_at = Instant::now();
+        if sent.is_whole {
+            return None;
+        }
+        let received = self.blocks.poll_recv(cx);
+        sent.is_starved = received.is_pending();
+        sent.is_whole = matches!(received, Poll::Ready(None));
+        Some(received)
+    }
+
+    /// Writes parts into the buffer until it is a piece, or the batch ends.
+    fn fill(&mut self) {
+        while self.content.is_none()
+            && self.buffer.len() < PIECE_BYTES
+            && let Some(block) = self.batch.next()
+        {
+            self.write_head(&block.cid);
+            if block.data.len() <= COPIED_BYTES {
+                self.buffer.extend_from_slice(&block.data);
+            } else {
+                self.content = Some(block.data);
+            }
+        }
+    }
+
     /// The head of a part, with the line that ends the one before.
-    fn part_head(&mut self, block: Block) -> Bytes {
-        let separator = if self.n_parts == 0 { "" } else { "\r\n" };
-        let head = format!(
-            "{separator}--{}\r\nAbspath-Encoded: \r\nContent-Disposition: form-data; name=\"file\"; \
-             filename=\"{}\"\r\nContent-Type: application/octet-stream\r\n\r\n",
-            self.boundary, block.cid
-        );
+    fn write_head(&mut self, cid: &Cid) {
+        let name = cid_text(cid);
+        let pieces: [&[u8]; 5] = [
+            if self.n_parts == 0 { b"--" } else { b"\r\n--" },
+            self.boundary.as_bytes(),
+            b"\r\nAbspath-Encoded: \r\nContent-Disposition: form-data; name=\"file\"; filename=\"",
+            name.as_bytes(),
+            b"\"\r\nContent-Type: application/octet-stream\r\n\r\n",
+        ];
+        for piece in pieces {
+            self.buffer.extend_from_slice(piece);
+        }
         self.n_parts += 1;
-        lock(&self.sent).add(&block);
-        self.content = Some(block.data);
-        head.into()
     }
 }
 
@@ -252,31 +302,27 @@ impl Body for Outgoing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let Self::Blocks(upload) = &mut *self else { return Poll::Ready(None) };
-        lock(&upload.sent).moved_at = Instant::now();
-        if let Some(content) = upload.content.take()
-            && !content.is_empty()
-        {
-            return Poll::Ready(Some(Ok(Frame::data(content))));
-        }
-        if lock(&upload.sent).is_whole {
-            return Poll::Ready(None);
-        }
-        let block = match upload.next.take() {
-            Some(block) => Some(block),
-            None => {
-                let received = upload.blocks.poll_recv(cx);
-                lock(&upload.sent).is_starved = received.is_pending();
-                std::task::ready!(received)
+        loop {
+            upload.fill();
+            let has_piece = upload.content.is_some() || upload.buffer.len() >= PIECE_BYTES;
+            let received = if has_piece { None } else { upload.receive(cx) };
+            match received {
+                Some(Poll::Ready(Some(batch))) => upload.begin(batch),
+                Some(Poll::Ready(None)) => {
+                    let end = format!("\r\n--{}--\r\n", upload.boundary);
+                    upload.buffer.extend_from_slice(end.as_bytes());
+                }
+                Some(Poll::Pending) if upload.buffer.is_empty() => return Poll::Pending,
+                Some(Poll::Pending) | None => {
+                    let piece = if upload.buffer.is_empty() {
+                        upload.content.take()
+                    } else {
+                        Some(upload.buffer.split().freeze())
+                    };
+                    return Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))));
+                }
             }
-        };
-        let frame = match block {
-            Some(block) => upload.part_head(block),
-            None => {
-                lock(&upload.sent).is_whole = true;
-                format!("\r\n--{}--\r\n", upload.boundary).into()
-            }
-        };
-        Poll::Ready(Some(Ok(Frame::data(frame))))
+        }
     }
 
     fn is_end_stream(&self) -> bool {

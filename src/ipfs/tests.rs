@@ -218,7 +218,8 @@ async fn many_calls_at_once_get_each_their_own_answer() {
     let (tx, rx) = mpsc::channel(1);
     let feed = async {
         for cid in &cids {
-            tx.send(Block { cid: *cid, data: Bytes::from(cid.to_string()), is_spare: false }).await.unwrap();
+            let block = Block { cid: *cid, data: Bytes::from(cid.to_string()), is_spare: false };
+            tx.send(vec![block]).await.unwrap();
         }
         drop(tx);
     };

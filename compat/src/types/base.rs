@@ -18,7 +18,7 @@ const BASE64_STD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuv
 const BASE64_URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// Short text on the stack; ASCII only.
-pub(crate) struct Text {
+pub struct Text {
     bytes: [u8; TEXT_LEN],
     len: usize,
 }

@@ -49,7 +49,7 @@ pub(super) fn parse_carefully(text: &[u8]) -> Result<Cid, String> {
 }
 
 /// The text of a CID without allocation: base58 for version 0, lower-case base32 for version 1.
-pub(crate) fn cid_text(cid: &Cid) -> Text {
+pub fn cid_text(cid: &Cid) -> Text {
     let mut bytes = [0; 96];
     // a CID has at most 1 + 10 + 10 + 1 + 64 bytes
     let len = cid.write_bytes(&mut bytes[..]).unwrap_or(0);

@@ -24,7 +24,8 @@ pub(crate) use self::cid::CidJson;
 
 pub use self::add::{AddParams, AddedOutput, DEFAULT_SHARD_SIZE, Format, Layout};
 pub use self::addr::{Multiaddr, multiaddr_peer, multiaddr_text, parse_multiaddr};
-pub use self::cid::{Cid, parse_cid, parse_cid_bytes};
+pub use self::base::Text;
+pub use self::cid::{Cid, cid_text, parse_cid, parse_cid_bytes};
 pub use self::document::Document;
 pub use self::graph::ConnectGraph;
 pub use self::id::{Id, IpfsId};

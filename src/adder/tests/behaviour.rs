@@ -8,7 +8,7 @@ use cluster_compat::api::{self, ErrorKind};
 use cluster_compat::types::{PinMode, PinOptions};
 use futures::StreamExt;
 
-use super::super::MAX_QUEUED_BLOCKS;
+use super::super::MAX_QUEUED_BATCHES;
 use super::super::collector::{Destination, peer};
 use super::{Collector, Item, Memory, add, file, import, lines, params, pinned};
 use crate::adder::Error;
@@ -337,7 +337,7 @@ async fn a_stalled_destination_stops_the_reading_and_a_dropped_stream_ends_all()
         let polled = tokio::time::timeout(Duration::from_millis(200), stream.next()).await;
         assert!(polled.is_err(), "no event is due");
     }
-    assert!(seen <= (MAX_QUEUED_BLOCKS + 6) * 262_144, "{seen} bytes were read ahead");
+    assert!(seen <= (MAX_QUEUED_BATCHES + 6) * 262_144, "{seen} bytes were read ahead");
     assert!(!host.kept().is_put_dropped);
     drop(stream);
     assert!(host.kept().is_put_dropped);

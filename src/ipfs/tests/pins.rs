@@ -390,7 +390,7 @@ async fn put(client: &Client, blocks: &[(&str, &[u8])]) -> Result<(), Error> {
     let feed = async move {
         for (text, data) in blocks {
             let block = Block { cid: cid(text), data: Bytes::copy_from_slice(data), is_spare: false };
-            if tx.send(block).await.is_err() {
+            if tx.send(vec![block]).await.is_err() {
                 return;
             }
         }
@@ -497,9 +497,8 @@ async fn a_daemon_that_takes_nothing_ends_an_upload_but_a_slow_source_does_not()
     let (tx, rx) = mpsc::channel(1);
     let feed = async {
         for _ in 0..2 {
-            tx.send(Block { cid: cid(ALPHA), data: Bytes::from_static(b"alpha\n"), is_spare: false })
-                .await
-                .unwrap();
+            let block = Block { cid: cid(ALPHA), data: Bytes::from_static(b"alpha\n"), is_spare: false };
+            tx.send(vec![block]).await.unwrap();
             tokio::time::sleep(silence + silence / 2).await;
         }
         drop(tx);
