@@ -1,9 +1,10 @@
 //! Where a file is cut: the `chunker` parameter, and the buffer that becomes a leaf.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use cluster_compat::api::Upload;
 
 use super::Error;
+use super::buffer::{Buffer, Pool};
 use super::rolling::{BUZ_MAX, Rabin, buzhash_cut};
 use super::unixfs::{LEAF_HEAD, LEAF_TAIL};
 
@@ -153,6 +154,7 @@ fn atoi(text: &str) -> Result<i64, Error> {
 pub(super) struct Chunks<'a> {
     upload: &'a mut dyn Upload,
     chunker: Chunker,
+    pool: Pool,
     /// What the last piece held beyond the last chunk.
     rest: Bytes,
     is_at_end: bool,
@@ -163,7 +165,7 @@ pub(super) struct Chunks<'a> {
 /// What [`Chunks::next`] found.
 pub(super) enum Next {
     /// [`LEAF_HEAD`] free bytes, then a chunk of at least one byte.
-    Chunk(BytesMut),
+    Chunk(Buffer),
     /// So many bytes have been read: time for a progress event. Ask again.
     Progress(u64),
     /// The file ended.
@@ -172,10 +174,11 @@ pub(super) enum Next {
 
 impl<'a> Chunks<'a> {
     /// The content of the entry `upload` has just given out.
-    pub(super) fn new(upload: &'a mut dyn Upload, chunker: Chunker, progress: bool) -> Self {
+    pub(super) fn new(upload: &'a mut dyn Upload, chunker: Chunker, pool: Pool, progress: bool) -> Self {
         Self {
             upload,
             chunker,
+            pool,
             rest: Bytes::new(),
             is_at_end: false,
             n_bytes: 0,
@@ -189,7 +192,7 @@ impl<'a> Chunks<'a> {
     }
 
     /// Takes the next chunk out of a buffer that is full or holds the end.
-    async fn chunk(&mut self, buffer: &mut BytesMut) -> Result<BytesMut, Error> {
+    async fn chunk(&mut self, buffer: &mut Buffer) -> Result<Buffer, Error> {
         if self.chunker == Chunker::Whole && buffer.len() == LEAF_HEAD + MAX_BLOCK_BYTES {
             let is_more = !self.rest.is_empty() || self.upload.read().await?.is_some();
             if is_more {
@@ -201,7 +204,7 @@ impl<'a> Chunks<'a> {
         if end == buffer.len() {
             return Ok(std::mem::take(buffer));
         }
-        let mut next = BytesMut::with_capacity(LEAF_HEAD + self.chunker.max() + LEAF_TAIL);
+        let mut next = self.pool.take(LEAF_HEAD + self.chunker.max() + LEAF_TAIL);
         next.resize(LEAF_HEAD, 0);
         next.extend_from_slice(&buffer[end..]);
         let mut chunk = std::mem::replace(buffer, next);
@@ -218,7 +221,7 @@ impl<'a> Chunks<'a> {
     }
 
     /// Continues with `buffer`, which is empty or what an earlier call left in it.
-    pub(super) async fn next(&mut self, buffer: &mut BytesMut) -> Result<Next, Error> {
+    pub(super) async fn next(&mut self, buffer: &mut Buffer) -> Result<Next, Error> {
         let full = LEAF_HEAD + self.chunker.max();
         loop {
             if buffer.len() == full {
@@ -247,10 +250,12 @@ impl<'a> Chunks<'a> {
             }
             if buffer.is_empty() {
                 // Small files are one piece: no need for the room of a whole chunk.
-                buffer.reserve(LEAF_HEAD + self.rest.len().min(self.chunker.max()) + LEAF_TAIL);
+                *buffer = self.pool.take(LEAF_HEAD + self.rest.len().min(self.chunker.max()) + LEAF_TAIL);
                 buffer.resize(LEAF_HEAD, 0);
             } else if buffer.capacity() < full + LEAF_TAIL {
-                buffer.reserve(full + LEAF_TAIL - buffer.len());
+                let mut larger = self.pool.take(full + LEAF_TAIL);
+                larger.extend_from_slice(buffer);
+                *buffer = larger;
             }
             let mut n = self.rest.len().min(full - buffer.len());
             if let Some(reported) = self.progress {

@@ -5,15 +5,15 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::BytesMut;
 use cluster_compat::api::{Entry, EntryKind, Upload};
 use cluster_compat::types::{AddParams, AddedOutput, Block, Cid, Format, Layout as LayoutParam};
 use futures::future::BoxFuture;
-use futures::stream::{BoxStream, Stream, StreamExt};
+use futures::stream::{self, BoxStream, Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::info;
 
+use super::buffer::{Buffer, Pool};
 use super::chunker::{Chunker, Chunks, Next};
 use super::directory::{Nodes, Tree};
 use super::extras::{self, Extras};
@@ -27,8 +27,11 @@ use super::{Error, Host, MAX_QUEUED_OUTPUTS, car};
 /// Chunks from this size on are hashed on a blocking thread: below, handing over costs more than it frees.
 const HASH_ELSEWHERE_FROM: usize = 128 * 1024;
 
-/// Chunks of one file that are being hashed while the next is read.
-const MAX_HASHING: usize = 2;
+/// Most chunks of one file that are being hashed while the next is read; one for each core up to this.
+const MAX_HASHING: usize = 16;
+
+/// Pins of one import that wait for the consensus at the same time: it makes one transaction of those that wait.
+const MAX_PINNING: usize = 256;
 
 /// Imports an upload: its blocks go to the peers `host` allocates, then its roots are pinned. Yields an event
 /// for each file, link and directory, and byte counts if asked for; an error is the last item. Dropping the
@@ -109,8 +112,9 @@ async fn run(
         None => transfer.await?,
     }
     if !no_pin {
-        for root in &roots {
-            pins.pin(*root).await?;
+        let mut pinned = stream::iter(roots.iter().copied()).map(|root| pins.pin(root)).buffered(MAX_PINNING);
+        while let Some(result) = pinned.next().await {
+            result?;
         }
     }
     for root in roots {
@@ -155,6 +159,9 @@ struct Importer {
     last: Option<Block>,
     extras: Extras,
     roots: Vec<Cid>,
+    buffers: Pool,
+    /// See [`MAX_HASHING`].
+    max_hashing: usize,
 }
 
 /// The root of an entry.
@@ -182,6 +189,8 @@ impl Importer {
             tree: Tree::default(),
             last: None,
             roots: Vec::new(),
+            buffers: Pool::default(),
+            max_hashing: std::thread::available_parallelism().map_or(2, usize::from).clamp(2, MAX_HASHING),
         })
     }
 
@@ -284,13 +293,13 @@ impl Importer {
             LayoutParam::Trickle => Layout::Trickle(Trickle::new(self.cids)),
         };
         let kind = if self.raw_leaves { LeafKind::Raw } else { layout.leaf_kind() };
-        let mut chunks = Chunks::new(upload, chunker, self.progress);
-        let mut buffer = BytesMut::new();
-        let mut hashing = VecDeque::with_capacity(MAX_HASHING);
+        let mut chunks = Chunks::new(upload, chunker, self.buffers.clone(), self.progress);
+        let mut buffer = Buffer::default();
+        let mut hashing = VecDeque::with_capacity(self.max_hashing);
         loop {
             match chunks.next(&mut buffer).await? {
                 Next::Chunk(chunk) => {
-                    if hashing.len() == MAX_HASHING {
+                    if hashing.len() == self.max_hashing {
                         self.push_oldest(&mut layout, &mut hashing).await?;
                     }
                     hashing.push_back(Hashing::start(kind, self.cids, chunk));
@@ -306,7 +315,9 @@ impl Importer {
         let finished = layout.finish(&mut nodes);
         self.put_all(nodes).await?;
         let Some(Finished { cid, tsize, reads_at_end }) = finished else {
-            let node = leaf(kind, self.cids, BytesMut::zeroed(LEAF_HEAD));
+            buffer = Buffer::default();
+            buffer.resize(LEAF_HEAD, 0);
+            let node = leaf(kind, self.cids, buffer);
             let root = Root { cid: node.block.cid, tsize: node.tsize };
             self.put(node.block).await?;
             return Ok(root);
@@ -404,7 +415,7 @@ enum Hashing {
 }
 
 impl Hashing {
-    fn start(kind: LeafKind, cids: CidBuilder, chunk: BytesMut) -> Self {
+    fn start(kind: LeafKind, cids: CidBuilder, chunk: Buffer) -> Self {
         if chunk.len() < HASH_ELSEWHERE_FROM {
             Self::Done(leaf(kind, cids, chunk))
         } else {

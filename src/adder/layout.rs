@@ -222,7 +222,7 @@ fn child(node: &Node) -> Child {
 
 #[cfg(test)]
 mod tests {
-    use bytes::BytesMut;
+    use super::super::buffer::Buffer;
 
     use super::super::unixfs::{LEAF_HEAD, leaf};
     use super::*;
@@ -287,7 +287,8 @@ mod tests {
 
     #[test]
     fn both_shapes_equal_their_recursive_definition() {
-        let mut buffer = BytesMut::zeroed(LEAF_HEAD);
+        let mut buffer = Buffer::default();
+        buffer.resize(LEAF_HEAD, 0);
         buffer.extend_from_slice(b"x");
         let leaf = leaf(LeafKind::File, cids(), buffer);
         let square = MAX_LINKS * MAX_LINKS;

@@ -17,6 +17,7 @@
 //! - Nothing is spawned: the import runs while its stream is polled, hashing aside, and stops when it is dropped.
 //! - Without wrapping, top-level entries are independent roots and each is pinned (ruling A4).
 
+mod buffer;
 mod car;
 mod chunker;
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Encodings: dag-pb nodes and the UnixFS message inside them, as Kubo writes them.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use cluster_compat::types::{Block, Cid};
 
+use super::buffer::Buffer;
 use super::hash::CidBuilder;
 
 /// Room in front of a chunk for the headers of a dag-pb leaf: two tags of one byte with lengths of up to
@@ -58,11 +59,11 @@ pub(super) enum LeafKind {
 }
 
 /// The leaf of one chunk. `buffer` is [`LEAF_HEAD`] free bytes and then the chunk; the chunk is not copied.
-pub(super) fn leaf(kind: LeafKind, cids: CidBuilder, mut buffer: BytesMut) -> Node {
+pub(super) fn leaf(kind: LeafKind, cids: CidBuilder, mut buffer: Buffer) -> Node {
     let len = buffer.len() - LEAF_HEAD;
     let (data, cid) = match kind {
         LeafKind::Raw => {
-            let data = buffer.freeze().slice(LEAF_HEAD..);
+            let data = buffer.into_bytes().slice(LEAF_HEAD..);
             let cid = cids.raw(&data);
             (data, cid)
         }
@@ -81,7 +82,7 @@ pub(super) fn leaf(kind: LeafKind, cids: CidBuilder, mut buffer: BytesMut) -> No
             buffer[start..start + outer_len].copy_from_slice(&outer[..outer_len]);
             buffer[start + outer_len..LEAF_HEAD].copy_from_slice(&inner[..inner_len]);
             buffer.extend_from_slice(&tail[..tail_len]);
-            let data = buffer.freeze().slice(start..);
+            let data = buffer.into_bytes().slice(start..);
             let cid = cids.dag_pb(&data);
             (data, cid)
         }
@@ -195,8 +196,9 @@ fn put_bytes(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
 mod tests {
     use super::*;
 
-    fn buffer(chunk: &[u8]) -> BytesMut {
-        let mut buffer = BytesMut::zeroed(LEAF_HEAD);
+    fn buffer(chunk: &[u8]) -> Buffer {
+        let mut buffer = Buffer::default();
+        buffer.resize(LEAF_HEAD, 0);
         buffer.extend_from_slice(chunk);
         buffer
     }
