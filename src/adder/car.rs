@@ -21,7 +21,7 @@ pub(super) async fn read(
     upload: &mut dyn Upload,
     sink: &mut Sink,
     outputs: &mpsc::Sender<AddedOutput>,
-) -> Result<Cid, Error> {
+) -> Result<Vec<Cid>, Error> {
     let Some(entry) = upload.next_entry().await? else { return Err(Error::NoParts) };
     let name = name(&entry)?;
     let mut sections = Sections { upload, rest: Bytes::new() };
@@ -43,7 +43,8 @@ pub(super) async fn read(
     output.allocations = sink.allocations();
     // A reader that left drops the import.
     let _ = outputs.send(output).await;
-    Ok(root)
+    sink.name_root(root);
+    Ok(vec![root])
 }
 
 /// The name of a part that is a file at the top; a link counts as an empty one.

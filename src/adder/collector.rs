@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use cluster_compat::types::{Cid, PeerId, Pin, PinOptions};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{Batch, Error, Host};
 
@@ -35,6 +35,7 @@ pub(super) struct Kept {
     pub(super) puts: Vec<Cid>,
     pub(super) destinations: Vec<PeerId>,
     pub(super) pins: Vec<Pin>,
+    pub(super) taken_back: Vec<Cid>,
     pub(super) is_put_dropped: bool,
 }
 
@@ -139,5 +140,18 @@ impl Host for Collector {
     async fn pin(&self, pin: Pin) -> Result<Pin, Error> {
         self.kept().pins.push(pin.clone());
         Ok(pin)
+    }
+
+    async fn is_pinned(&self, cid: &Cid) -> Result<bool, Error> {
+        Ok(self.kept().pins.iter().any(|pin| pin.cid == *cid))
+    }
+
+    fn take_back(&self, cids: Vec<Cid>) -> oneshot::Receiver<()> {
+        let (done, end) = oneshot::channel();
+        let mut kept = self.kept();
+        kept.pins.retain(|pin| !cids.contains(&pin.cid));
+        kept.taken_back.extend(cids);
+        let _ = done.send(());
+        end
     }
 }

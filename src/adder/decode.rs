@@ -5,7 +5,7 @@ use cluster_compat::types::{Block, Cid};
 /// Deepest nesting of CBOR that is read; deeper blocks are refused.
 const MAX_CBOR_DEPTH: usize = 128;
 /// The tag of links in DAG-CBOR.
-const LINK_TAG: u64 = 42;
+pub(super) const LINK_TAG: u64 = 42;
 /// UnixFS type of a directory.
 const DIRECTORY: u64 = 1;
 
@@ -166,6 +166,21 @@ fn skip(bytes: &mut &[u8], depth: usize) -> Result<(), String> {
         // false, true, null, and floats, whose bytes are the argument
         (_, _) => Ok(()),
     }
+}
+
+/// Reads a map from decimal numbers to links, and nothing after it.
+pub(super) fn numbered_links(mut node: &[u8]) -> Result<Vec<(u64, Cid)>, String> {
+    let bytes = &mut node;
+    let (5, n) = head(bytes)? else { return Err("not a map".into()) };
+    let mut links = Vec::new();
+    for _ in 0..n {
+        let (3, len) = head(bytes)? else { return Err("a key of the map is no text".into()) };
+        let key = String::from_utf8_lossy(take(bytes, len)?);
+        let number = key.parse().map_err(|_| format!("key {key:?} of the map is no number"))?;
+        let (6, LINK_TAG) = head(bytes)? else { return Err(format!("entry {key} of the map is no link")) };
+        links.push((number, link(bytes)?));
+    }
+    if bytes.is_empty() { Ok(links) } else { Err(format!("{} bytes after the map", bytes.len())) }
 }
 
 /// Whether a block is DAG-CBOR.

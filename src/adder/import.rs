@@ -8,10 +8,9 @@ use std::task::{Context, Poll};
 use cluster_compat::api::{Entry, EntryKind, Upload};
 use cluster_compat::types::{AddParams, AddedOutput, Block, Cid, Format, Layout as LayoutParam};
 use futures::future::BoxFuture;
-use futures::stream::{self, BoxStream, Stream, StreamExt};
+use futures::stream::{BoxStream, Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tracing::info;
 
 use super::buffer::{Buffer, Pool};
 use super::chunker::{Chunker, Chunks, Next};
@@ -20,18 +19,15 @@ use super::extras::{self, Extras};
 use super::files::{self, Step, Walk};
 use super::hash::CidBuilder;
 use super::layout::{Balanced, Finished, Layout, Trickle};
-use super::sink::{Pins, Sink, transfer};
+use super::sink::{Sink, Unfinished};
 use super::unixfs::{LEAF_HEAD, LeafKind, Node, leaf, symlink};
-use super::{Error, Host, MAX_QUEUED_OUTPUTS, car};
+use super::{Error, Host, MAX_QUEUED_OUTPUTS, car, transfer};
 
 /// Chunks from this size on are hashed on a blocking thread: below, handing over costs more than it frees.
 const HASH_ELSEWHERE_FROM: usize = 128 * 1024;
 
 /// Most chunks of one file that are being hashed while the next is read; one for each core up to this.
 const MAX_HASHING: usize = 16;
-
-/// Pins of one import that wait for the consensus at the same time: it makes one transaction of those that wait.
-const MAX_PINNING: usize = 256;
 
 /// Imports an upload: its blocks go to the peers `host` allocates, then its roots are pinned. Yields an event
 /// for each file, link and directory, and byte counts if asked for; an error is the last item. Dropping the
@@ -81,64 +77,48 @@ impl Stream for Import {
     }
 }
 
-/// Imports, waits for the destinations, pins.
+/// Imports, waits for the destinations, pins; a failure takes back what was pinned meanwhile.
 async fn run(
     params: AddParams,
-    mut upload: Box<dyn Upload>,
+    upload: Box<dyn Upload>,
     host: Arc<dyn Host>,
     outputs: mpsc::Sender<AddedOutput>,
 ) -> Result<(), Error> {
-    let no_pin = params.no_pin;
-    if params.shard {
-        return Err(Error::NotSupported("shard".into()));
-    }
-    let (sink, start) = Sink::new(host.clone(), params.options.clone(), params.local);
-    let import: BoxFuture<'_, Result<(Pins, Vec<Cid>), Error>> = if params.format == Format::Car {
-        Box::pin(import_car(params.wrap_with_directory, &mut *upload, sink, outputs))
-    } else {
-        Box::pin(import_files(Importer::new(params, sink, outputs)?, &mut *upload))
-    };
-    let mut import = pin!(import);
-    let mut transfer = pin!(transfer(host, start));
-    let mut transferred = None;
-    let (pins, roots) = loop {
+    let (starts, started) = transfer::starts();
+    let unfinished = Arc::new(Unfinished::new(host.clone()));
+    let sink = Sink::new(&params, &unfinished, starts, outputs.clone());
+    let mut import = pin!(whole(params, upload, sink, outputs));
+    let mut transfers = pin!(transfer::run(host, started));
+    let mut is_over = false;
+    let result = loop {
         tokio::select! {
-            imported = &mut import => break imported?,
-            result = &mut transfer, if transferred.is_none() => transferred = Some(result),
+            result = &mut import => break result,
+            () = &mut transfers, if !is_over => is_over = true,
         }
     };
-    match transferred {
-        Some(result) => result?,
-        None => transfer.await?,
+    if result.is_err() {
+        unfinished.take_back_from(0).await;
     }
-    if !no_pin {
-        let mut pinned = stream::iter(roots.iter().copied()).map(|root| pins.pin(root)).buffered(MAX_PINNING);
-        while let Some(result) = pinned.next().await {
-            result?;
-        }
-    }
-    for root in roots {
-        info!(target: "adder", "{root} successfully added to cluster");
-    }
-    Ok(())
+    result
 }
 
-async fn import_files(mut importer: Importer, upload: &mut dyn Upload) -> Result<(Pins, Vec<Cid>), Error> {
-    importer.read(upload).await?;
-    Ok((importer.sink.finish().await, importer.roots))
-}
-
-async fn import_car(
-    wrap: bool,
-    upload: &mut dyn Upload,
+/// The import alone: what it sends is carried by the transfers beside it.
+async fn whole(
+    params: AddParams,
+    mut upload: Box<dyn Upload>,
     mut sink: Sink,
     outputs: mpsc::Sender<AddedOutput>,
-) -> Result<(Pins, Vec<Cid>), Error> {
-    if wrap {
-        return Err(Error::car("cannot wrap a CAR file upload"));
+) -> Result<(), Error> {
+    if params.format == Format::Car {
+        if params.wrap_with_directory {
+            return Err(Error::car("cannot wrap a CAR file upload"));
+        }
+        let roots = car::read(&mut *upload, &mut sink, &outputs).await?;
+        return sink.finish(&roots).await;
     }
-    let root = car::read(upload, &mut sink, &outputs).await?;
-    Ok((sink.finish().await, vec![root]))
+    let mut importer = Importer::new(params, sink, outputs)?;
+    importer.read(&mut *upload).await?;
+    importer.sink.finish(&importer.roots).await
 }
 
 /// An import on its way.
@@ -203,6 +183,9 @@ impl Importer {
                     Step::Leave => self.leave().await?,
                     Step::Enter => {
                         let is_new = self.tree.make(self.walk.names())?;
+                        if self.walk.depth() == 1 {
+                            self.begin_root(&path, is_new).await?;
+                        }
                         self.extras.directory(is_new, self.walk.depth(), self.wrap, &mut self.sink).await?;
                     }
                     Step::Take(name) => {
@@ -240,9 +223,13 @@ impl Importer {
         entry: Entry,
         upload: &mut dyn Upload,
     ) -> Result<(), Error> {
+        let is_directory = matches!(entry.kind, EntryKind::Directory);
+        let is_new = !is_directory || self.tree.make(self.walk.names().chain([&name[..]]))?;
+        if self.walk.depth() == 0 {
+            self.begin_root(path, is_new).await?;
+        }
         let root = match &entry.kind {
             EntryKind::Directory => {
-                let is_new = self.tree.make(self.walk.names().chain([&name[..]]))?;
                 self.walk.enter(name, path);
                 self.extras.directory(is_new, self.walk.depth(), self.wrap, &mut self.sink).await?;
                 return Ok(());
@@ -270,6 +257,18 @@ impl Importer {
             self.extras.lone(block, root.tsize, &mut self.sink).await?;
         }
         Ok(())
+    }
+
+    /// Before the first block of an entry at the top.
+    async fn begin_root(&mut self, path: &[Vec<u8>], is_new: bool) -> Result<(), Error> {
+        if self.wrap || !self.sink.wants_roots_apart() {
+            return Ok(());
+        }
+        if !is_new {
+            let name = path.first().map(|name| files::text(name)).unwrap_or_default();
+            return Err(Error::PartedDirectory(name));
+        }
+        self.sink.begin_root().await
     }
 
     /// Imports the content of a file.
@@ -385,6 +384,7 @@ impl Importer {
     }
 
     fn add_root(&mut self, cid: Cid) {
+        self.sink.name_root(cid);
         if self.roots.last() != Some(&cid) {
             self.roots.push(cid);
         }

@@ -12,8 +12,8 @@
 //! - Blocks come in the reference's order, with its extra ones (`extras`).
 //! - Memory does not grow with the size of files: a few chunks, 174 links for each level of a file's DAG, and a
 //!   channel of [`MAX_QUEUED_BATCHES`]. It grows with the number of names, because a directory is one block.
-//! - Nothing is pinned before every block is with its destinations; an import that fails, or whose stream is
-//!   dropped, pins nothing.
+//! - Nothing is pinned before every block is with its destinations, shards excepted; an import that fails, or
+//!   whose stream is dropped, leaves nothing pinned that was not pinned before.
 //! - Nothing is spawned: the import runs while its stream is polled, hashing aside, and stops when it is dropped.
 //! - Without wrapping, top-level entries are independent roots and each is pinned (ruling A4).
 
@@ -32,15 +32,20 @@ mod host;
 mod import;
 mod layout;
 mod rolling;
+mod shard;
+mod shard_dag;
+mod single;
 mod sink;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod unixfs;
 
 use cluster_compat::api;
 
 pub use self::host::{Batch, Host};
 pub use self::import::import;
+pub use self::shard_dag::shard_links;
 
 /// Batches between the importer and the slowest destination; at the default chunk size 2 MiB of blocks, at the largest
 /// 16 MiB.
@@ -106,6 +111,12 @@ pub enum Error {
     /// Two names of one large directory with the same 64-bit hash. (Go: `boxo/ipld/unixfs/hamt`)
     #[error("sharded directory too deep")]
     HamtTooDeep,
+    /// A block as large as a shard may be, or larger. (Go: `adder/sharding/dag_service.go`)
+    #[error("block doesn't fit in empty shard: shard size too small?")]
+    BlockTooLarge,
+    /// A directory with other entries between its parts, in an upload that is sharded.
+    #[error("the parts of {0} must follow each other in an upload with shard=true")]
+    PartedDirectory(String),
     /// Hashing stopped because the process is stopping.
     #[error("hashing was interrupted")]
     Interrupted,
@@ -125,6 +136,7 @@ impl From<Error> for api::Error {
             | Error::NoBlocks
             | Error::NotSupported(_)
             | Error::TooDeep(_)
+            | Error::PartedDirectory(_)
             | Error::NotADirectory(_) => Self::bad_request(error.to_string()),
             Error::AllDestinationsFailed
             | Error::Chunker(_)
@@ -135,6 +147,7 @@ impl From<Error> for api::Error {
             | Error::Car(_)
             | Error::EntryExists
             | Error::HamtTooDeep
+            | Error::BlockTooLarge
             | Error::Interrupted => Self::internal(error.to_string()),
         }
     }

@@ -1,156 +1,176 @@
-//! Where blocks go: destinations are asked for when the first block is ready, pins are made after the last.
+//! Where blocks go: to one set of peers under one pin, or to a set for each shard.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cluster_compat::go::time::Time;
-use cluster_compat::types::{Block, Cid, PeerId, Pin, PinMode, PinOptions, PinType};
-use tokio::sync::{mpsc, oneshot};
-use tracing::debug;
+use cluster_compat::types::{AddParams, AddedOutput, Block, Cid, PeerId, PinMode, PinOptions};
+use tokio::sync::mpsc;
 
-use super::{BATCH_BLOCKS, BATCH_BYTES, Batch, Error, Host, MAX_QUEUED_BATCHES, hash};
+use super::shard::Sharded;
+use super::single::Single;
+use super::transfer::Starts;
+use super::{Error, Host, hash};
 
-/// What [`transfer`] waits for: destinations and the blocks for them.
-type Start = (Vec<PeerId>, mpsc::Receiver<Batch>);
-
-/// The importer's end of a transfer.
-pub(super) struct Sink {
-    host: Arc<dyn Host>,
-    options: PinOptions,
-    is_local: bool,
-    /// Peers the content is allocated to, once known.
-    allocations: Option<Vec<PeerId>>,
-    start: Option<oneshot::Sender<Start>>,
-    /// `None` before the first block, and after all destinations failed.
-    blocks: Option<mpsc::Sender<Batch>>,
-    /// Blocks that wait for company, and their bytes.
-    batch: Batch,
-    n_batch_bytes: usize,
-    /// The last two blocks, which are not sent again. (Go: `adder/single/dag_service.go`)
-    recent: [Option<Cid>; 2],
+/// What an import writes to.
+pub(super) enum Sink {
+    Single(Single),
+    Sharded(Box<Sharded>),
 }
 
-/// What is left to do when all blocks have been sent.
-pub(super) struct Pins {
-    host: Arc<dyn Host>,
-    options: PinOptions,
-    allocations: Vec<PeerId>,
-}
-
-/// The other end: sends blocks to their destinations from the first one on. Ends at once if there is none.
-pub(super) async fn transfer(host: Arc<dyn Host>, start: oneshot::Receiver<Start>) -> Result<(), Error> {
-    match start.await {
-        Ok((destinations, blocks)) => host.put_blocks(&destinations, blocks).await,
-        Err(_) => Ok(()),
-    }
+/// What both kinds need.
+pub(super) struct SinkArgs {
+    pub(super) host: Arc<dyn Host>,
+    pub(super) options: PinOptions,
+    /// Blocks go to this peer alone.
+    pub(super) is_local: bool,
+    /// Nothing is pinned.
+    pub(super) no_pin: bool,
+    pub(super) starts: Starts,
+    pub(super) outputs: mpsc::Sender<AddedOutput>,
+    pub(super) unfinished: Arc<Unfinished>,
 }
 
 impl Sink {
-    /// A sink, and what [`transfer`] needs.
+    /// The sink for these parameters.
     pub(super) fn new(
-        host: Arc<dyn Host>,
-        mut options: PinOptions,
-        is_local: bool,
-    ) -> (Self, oneshot::Receiver<Start>) {
-        // What is added is held whole, whatever was asked for, and copies no other pin.
-        options.mode = PinMode::Recursive;
-        options.pin_update = None;
-        let (start, started) = oneshot::channel();
-        let sink = Self {
-            host,
-            options,
-            is_local,
-            allocations: None,
-            start: Some(start),
-            blocks: None,
-            batch: Batch::new(),
-            n_batch_bytes: 0,
-            recent: [None; 2],
+        params: &AddParams,
+        unfinished: &Arc<Unfinished>,
+        starts: Starts,
+        outputs: mpsc::Sender<AddedOutput>,
+    ) -> Self {
+        let args = SinkArgs {
+            host: unfinished.host.clone(),
+            // What is added is held whole, whatever was asked for, and copies no other pin.
+            options: PinOptions { mode: PinMode::Recursive, pin_update: None, ..params.options.clone() },
+            is_local: params.local,
+            no_pin: params.no_pin,
+            starts,
+            outputs,
+            unfinished: unfinished.clone(),
         };
-        (sink, started)
+        if params.shard {
+            Self::Sharded(Box::new(Sharded::new(args)))
+        } else {
+            Self::Single(Single::new(args))
+        }
     }
 
-    /// Peers the content is allocated to; none before the first block.
+    /// Peers the content, or the shard being written, is allocated to; none before the first block.
     pub(super) fn allocations(&self) -> Vec<PeerId> {
-        self.allocations.clone().unwrap_or_default()
+        match self {
+            Self::Single(sink) => sink.allocations(),
+            Self::Sharded(sink) => sink.allocations(),
+        }
     }
 
-    /// Sends a block; waits for room. If all destinations have failed, the block is thrown away: the error
-    /// comes at the end, when the client has sent everything and listens.
+    /// Sends a block; waits for room.
     pub(super) async fn put(&mut self, block: Block) -> Result<(), Error> {
         if !hash::is_named(&block.cid, &block.data) {
             return Err(Error::NotSupported("hash identity for blocks of more than 64 bytes".into()));
         }
-        if self.recent.contains(&Some(block.cid)) {
-            return Ok(());
-        }
-        self.recent = [self.recent[1], Some(block.cid)];
-        if let Some(start) = self.start.take() {
-            let (blocks, received) = mpsc::channel(MAX_QUEUED_BATCHES);
-            let destinations = self.allocate().await?;
-            // Nobody receives only if the transfer is being dropped together with this sink.
-            if start.send((destinations, received)).is_ok() {
-                self.blocks = Some(blocks);
-            }
-        }
-        self.n_batch_bytes += block.data.len();
-        self.batch.push(block);
-        if self.n_batch_bytes >= BATCH_BYTES || self.batch.len() >= BATCH_BLOCKS {
-            self.flush().await;
-        }
-        Ok(())
-    }
-
-    /// Sends what waits for company.
-    async fn flush(&mut self) {
-        let batch = std::mem::take(&mut self.batch);
-        self.n_batch_bytes = 0;
-        if let Some(blocks) = &self.blocks
-            && !batch.is_empty()
-            && blocks.send(batch).await.is_err()
-        {
-            debug!(target: "adder", "all destinations failed; reading the rest of the upload");
-            self.blocks = None;
+        match self {
+            Self::Single(sink) => sink.put(block).await,
+            Self::Sharded(sink) => sink.put(block).await,
         }
     }
 
-    /// Chooses who holds the content, and returns who gets the blocks.
-    async fn allocate(&mut self) -> Result<Vec<PeerId>, Error> {
-        let mut allocations = self.host.allocate(&self.options).await?;
-        let mut destinations = allocations.clone();
-        if self.is_local {
-            let local = self.host.local_peer();
-            destinations = vec![local];
-            let was_chosen = self.options.user_allocations.as_ref().is_some_and(|peers| !peers.is_empty());
-            if !was_chosen && !allocations.contains(&local) {
-                allocations.pop();
-                allocations.push(local);
-            }
-        }
-        self.allocations = Some(allocations);
-        Ok(destinations)
+    /// Whether all blocks of a root have to come between its beginning and its end.
+    pub(super) fn wants_roots_apart(&self) -> bool {
+        matches!(self, Self::Sharded(_))
     }
 
-    /// Ends the transfer: no more blocks.
-    pub(super) async fn finish(mut self) -> Pins {
-        self.flush().await;
-        Pins { host: self.host, options: self.options, allocations: self.allocations.unwrap_or_default() }
+    /// What follows belongs to another root than what came before.
+    pub(super) async fn begin_root(&mut self) -> Result<(), Error> {
+        match self {
+            Self::Single(_) => Ok(()),
+            Self::Sharded(sink) => sink.begin_root().await,
+        }
+    }
+
+    /// What came since the last beginning, and what comes until the next, is the DAG of `root`.
+    pub(super) fn name_root(&mut self, root: Cid) {
+        if let Self::Sharded(sink) = self {
+            sink.name_root(root);
+        }
+    }
+
+    /// Waits until all blocks are with their destinations, and pins the roots.
+    pub(super) async fn finish(self, roots: &[Cid]) -> Result<(), Error> {
+        match self {
+            Self::Single(sink) => sink.finish(roots).await,
+            Self::Sharded(sink) => sink.finish().await,
+        }
     }
 }
 
-impl Pins {
-    /// Pins one root where its blocks are.
-    pub(super) async fn pin(&self, root: Cid) -> Result<(), Error> {
-        let allocations =
-            if self.options.replication_factor_min < 0 { Vec::new() } else { self.allocations.clone() };
-        let pin = Pin {
-            options: self.options.clone(),
-            cid: root,
-            pin_type: PinType::Data,
-            allocations: Some(allocations),
-            max_depth: -1,
-            reference: None,
-            timestamp: Time::now(),
-        };
-        self.host.pin(pin).await.map(|_| ())
+/// Who holds content, and who gets its blocks.
+pub(super) struct Allocated {
+    pub(super) allocations: Vec<PeerId>,
+    pub(super) destinations: Vec<PeerId>,
+}
+
+impl Allocated {
+    /// Asks the host. If all blocks go to this peer, it takes the last place among those who hold them, unless
+    /// the user chose them. (Go: `adder/single/dag_service.go`)
+    pub(super) async fn new(host: &dyn Host, options: &PinOptions, is_local: bool) -> Result<Self, Error> {
+        let mut allocations = host.allocate(options).await?;
+        if !is_local {
+            return Ok(Self { destinations: allocations.clone(), allocations });
+        }
+        let local = host.local_peer();
+        let was_chosen = options.user_allocations.as_ref().is_some_and(|peers| !peers.is_empty());
+        if !was_chosen && !allocations.contains(&local) {
+            allocations.pop();
+            allocations.push(local);
+        }
+        Ok(Self { destinations: vec![local], allocations })
+    }
+}
+
+/// Pins that an import makes on its way and that must not outlive its failure: taken back when this is dropped.
+pub(super) struct Unfinished {
+    host: Arc<dyn Host>,
+    /// Taken for a push, or to empty it; never over an await.
+    cids: Mutex<Vec<Cid>>,
+}
+
+impl Unfinished {
+    pub(super) fn new(host: Arc<dyn Host>) -> Self {
+        Self { host, cids: Mutex::default() }
+    }
+
+    pub(super) fn add(&self, cid: Cid) {
+        self.lock().push(cid);
+    }
+
+    /// How many pins there are now, for [`Unfinished::take_back_from`].
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// The import succeeded: its pins stay.
+    pub(super) fn keep(&self) {
+        self.lock().clear();
+    }
+
+    /// Takes back all pins but the first `n`.
+    pub(super) async fn take_back_from(&self, n: usize) {
+        let cids = self.lock().split_off(n);
+        if !cids.is_empty() {
+            // A host that is stopping drops its end.
+            let _ = self.host.take_back(cids).await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Cid>> {
+        self.cids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let cids = std::mem::take(&mut *self.lock());
+        if !cids.is_empty() {
+            drop(self.host.take_back(cids));
+        }
     }
 }

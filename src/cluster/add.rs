@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cluster_compat::api::{Items, Upload};
-use cluster_compat::types::{AddParams, AddedOutput, PeerId, Pin, PinOptions};
+use cluster_compat::types::{AddParams, AddedOutput, Cid, PeerId, Pin, PinOptions};
 use futures::StreamExt as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{info, warn};
 
 use super::Cluster;
 use crate::adder::{Batch, Error, Host, import};
@@ -34,5 +35,26 @@ impl Host for Cluster {
 
     async fn pin(&self, pin: Pin) -> Result<Pin, Error> {
         Ok(self.submit(pin, &[]).await?)
+    }
+
+    async fn is_pinned(&self, cid: &Cid) -> Result<bool, Error> {
+        Ok(self.stored(cid)?.is_some())
+    }
+
+    fn take_back(&self, cids: Vec<Cid>) -> oneshot::Receiver<()> {
+        let (done, end) = oneshot::channel();
+        let cluster = self.clone();
+        self.inner.tasks.spawn("taking back the pins of a failed add", async move {
+            for cid in cids {
+                info!(target: "adder", "unpinning {cid}: its add has failed");
+                let pin = cluster.stored(&cid).ok().flatten().unwrap_or_else(|| Pin::new(cid));
+                if let Err(cause) = cluster.inner.consensus.log_unpin(pin).await {
+                    warn!(target: "adder", "{cid} of a failed add stays pinned: {cause}");
+                }
+            }
+            // an import that was dropped does not wait
+            let _ = done.send(());
+        });
+        end
     }
 }

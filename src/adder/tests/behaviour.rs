@@ -290,7 +290,7 @@ async fn parameter_errors_come_when_the_reference_sees_them() {
     let mut bad = params();
     bad.shard = true;
     let (_, error) = add(bad, Memory::of(&[file("f", "x")]), &host).await;
-    assert_eq!(error.unwrap().to_string(), "shard is not supported yet");
+    assert_eq!(error.unwrap().to_string(), "block doesn't fit in empty shard: shard size too small?");
 }
 
 /// Content without end, and a count of what was asked for.
