@@ -73,7 +73,7 @@ impl Collector {
 }
 
 /// CIDs of the links of a dag-pb node.
-fn links(mut node: &[u8]) -> Vec<Cid> {
+pub(super) fn links(mut node: &[u8]) -> Vec<Cid> {
     fn field<'a>(bytes: &mut &'a [u8]) -> (u8, &'a [u8]) {
         let tag = bytes[0];
         let (len, rest) = unsigned_varint::decode::usize(&bytes[1..]).unwrap();

@@ -189,6 +189,7 @@ impl CidBuilder {
     }
 
     /// The version after [`CidBuilder::new`] looked at the hash.
+    #[cfg(test)]
     pub(super) fn version(self) -> i64 {
         self.version
     }

@@ -160,8 +160,7 @@ impl Importer {
             cids,
             chunker: Chunker::parse(&params.chunker),
             layout: params.layout,
-            // A version raised for the hash's sake implies raw leaves, as in Kubo.
-            raw_leaves: params.raw_leaves || cids.version() > params.cid_version,
+            raw_leaves: params.raw_leaves,
             progress: params.progress,
             no_copy: params.no_copy,
             wrap: params.wrap_with_directory,

@@ -64,19 +64,26 @@ impl Layout {
 /// See [`Layout::Balanced`]: the open node of each level, leaves' parents first.
 pub(super) struct Balanced {
     cids: CidBuilder,
+    max_links: usize,
     levels: Vec<Vec<Child>>,
 }
 
 impl Balanced {
     /// An empty file.
     pub(super) fn new(cids: CidBuilder) -> Self {
-        Self { cids, levels: Vec::new() }
+        Self { cids, max_links: MAX_LINKS, levels: Vec::new() }
+    }
+
+    /// With nodes of another width than every parameter gives.
+    #[cfg(test)]
+    pub(super) fn with_width(cids: CidBuilder, max_links: usize) -> Self {
+        Self { max_links, ..Self::new(cids) }
     }
 
     fn push(&mut self, leaf: &Node, out: &mut Vec<Node>) {
         let mut level = 0;
         // A full node is closed only when a sibling arrives: without one it is the root.
-        while let Some(full) = self.levels.get_mut(level).filter(|open| open.len() == MAX_LINKS) {
+        while let Some(full) = self.levels.get_mut(level).filter(|open| open.len() == self.max_links) {
             let node = file_node(self.cids, &std::mem::take(full));
             level += 1;
             self.add(level, child(&node));
@@ -102,7 +109,7 @@ impl Balanced {
                 // Only a single leaf gets here: a level above has been opened by a sibling.
                 return Some(Finished { cid, tsize, reads_at_end });
             }
-            reads_at_end += usize::from(children.len() < MAX_LINKS);
+            reads_at_end += usize::from(children.len() < self.max_links);
             let node = file_node(self.cids, &children);
             let (cid, tsize, file_size) = child(&node);
             out.push(node);

@@ -136,7 +136,9 @@ impl AddParams {
         params.shard = parse_bool(query, "shard", false)?;
         params.progress = parse_bool(query, "progress", false)?;
         params.cid_version = parse_int("cid-version", query.get("cid-version"))?.unwrap_or(0);
-        params.raw_leaves = parse_bool(query, "raw-leaves", params.cid_version > 0)?;
+        // another hash raises the version, as in Kubo
+        let is_version_1 = params.cid_version > 0 || !params.hash.eq_ignore_ascii_case(DEFAULT_HASH);
+        params.raw_leaves = parse_bool(query, "raw-leaves", is_version_1)?;
         params.stream_channels = parse_bool(query, "stream-channels", true)?;
         params.no_copy = parse_bool(query, "nocopy", false)?;
         params.no_pin = parse_bool(query, "no-pin", false)?;
@@ -264,6 +266,8 @@ mod tests {
         assert_eq!(params.options.shard_size, 0);
         assert_eq!(parse("shard=t")?.options.shard_size, DEFAULT_SHARD_SIZE);
         assert!(parse("cid-version=1")?.raw_leaves && !parse("cid-version=1&raw-leaves=F")?.raw_leaves);
+        assert!(parse("hash=sha1")?.raw_leaves && !parse("hash=sha1&raw-leaves=F")?.raw_leaves);
+        assert!(!parse("hash=SHA2-256")?.raw_leaves);
         assert!(!parse("stream-channels=0")?.stream_channels);
         let params = parse("mode=direct&pin-update=QmXw2sSTXLXyJjrAv6rnWL1oZ1HA8eqvkrngCm7dpxjtFM&name=x")?;
         assert_eq!(

@@ -6,7 +6,8 @@ use cluster_compat::types::AddParams;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::vectors::{Data, case};
+use super::recipes::Data;
+use super::vectors::case;
 use super::{Collector, Item, Memory, add, file, params, pinned};
 use crate::adder::Error;
 
@@ -20,7 +21,7 @@ async fn blocks_come_in_the_order_of_the_reference_with_its_extra_ones() {
     let mut data = Data::default();
     for line in include_str!("../../../fixtures/add/blocks.jsonl").lines() {
         let recorded: Value = serde_json::from_str(line).unwrap();
-        let (params, upload) = case(&recorded, &mut data);
+        let (params, upload) = case(&recorded, &mut data).unwrap();
         let host = Arc::new(Collector::new());
         let (_, error) = add(params, upload, &host).await;
         assert_eq!(error, None, "{line}");

@@ -6,9 +6,10 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use cluster_compat::api::{self, EntryKind, ErrorKind};
-use cluster_compat::types::{AddParams, Format};
+use cluster_compat::types::{AddParams, Cid, Format};
 use serde_json::Value;
 
+use super::recipes::Data;
 use super::{Collector, Item, Memory, add, entry, params, pinned};
 use crate::adder::Error;
 
@@ -74,4 +75,39 @@ async fn only_a_file_at_the_top_is_a_car() {
     let refused = Some(Error::car("cannot wrap a CAR file upload"));
     assert_eq!(add(wrapped, upload("a", Bytes::new()), &host).await.1, refused);
     assert_eq!(add(car_params(), Memory::of(&[]), &host).await.1, Some(Error::NoParts));
+}
+
+/// A CAR of one root and some blocks.
+fn car(root: Cid, blocks: &[(Cid, Bytes)]) -> Bytes {
+    let link = root.to_bytes();
+    let mut header = b"\xa2\x65roots\x81\xd8\x2a\x58".to_vec();
+    header.extend([link.len() as u8 + 1, 0]);
+    header.extend(link);
+    header.extend(b"\x67version\x01");
+    let mut car = Vec::new();
+    let sections = blocks.iter().map(|(cid, data)| [&cid.to_bytes()[..], data].concat());
+    for section in [header].into_iter().chain(sections) {
+        car.extend_from_slice(unsigned_varint::encode::usize(section.len(), &mut Default::default()));
+        car.extend(section);
+    }
+    car.into()
+}
+
+/// Vector D04.
+#[tokio::test]
+async fn a_tree_added_again_as_a_car_has_its_root_and_its_blocks() {
+    let vectors = include_str!("../../../fixtures/add/vectors.jsonl").lines();
+    let mut vectors = vectors.map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let tree = vectors.find(|vector| vector["id"] == "D01").unwrap();
+    let (params, tree) = super::vectors::case(&tree, &mut Data::default()).unwrap();
+    let files = Arc::new(Collector::new());
+    let (events, _) = add(params, tree, &files).await;
+    let root = events.last().unwrap().cid.unwrap();
+    let blocks: Vec<_> = files.kept().blocks.iter().map(|(cid, data)| (*cid, data.clone())).collect();
+    assert_eq!(blocks.len(), 28);
+    let again = Arc::new(Collector::new());
+    let (events, error) = add(car_params(), upload("x.car", car(root, &blocks)), &again).await;
+    assert_eq!(error, None);
+    assert_eq!((events.len(), pinned(&again)), (1, vec![root]));
+    assert_eq!(again.kept().blocks, files.kept().blocks);
 }

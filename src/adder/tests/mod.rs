@@ -3,7 +3,12 @@
 mod behaviour;
 mod blocks;
 mod cars;
+mod forced;
 mod kubo;
+mod rabin;
+mod recipes;
+mod rows;
+mod uploads;
 mod vectors;
 
 use std::collections::VecDeque;
@@ -12,32 +17,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cluster_compat::api::{self, Entry, EntryKind, Upload};
-use cluster_compat::types::{AddParams, AddedOutput, Cid, Format, Layout, PinOptions};
+use cluster_compat::types::{AddParams, AddedOutput, Cid, PinOptions};
 use futures::StreamExt;
 
+use self::recipes::entry;
 use super::collector::Collector;
 use super::{Error, import};
 
 /// The parameters of a request without a query.
 fn params() -> AddParams {
-    AddParams {
-        options: PinOptions::default(),
-        local: false,
-        recursive: false,
-        hidden: false,
-        wrap_with_directory: false,
-        shard: false,
-        stream_channels: true,
-        no_pin: false,
-        format: Format::UnixFs,
-        layout: Layout::Balanced,
-        chunker: "size-262144".into(),
-        raw_leaves: false,
-        progress: false,
-        cid_version: 0,
-        hash: "sha2-256".into(),
-        no_copy: false,
-    }
+    AddParams { options: PinOptions::default(), ..AddParams::default() }
 }
 
 /// What an upload of the tests holds.
@@ -71,10 +60,6 @@ impl Memory {
             Item::Dir(path) => (entry(path.as_bytes(), EntryKind::Directory), Bytes::new()),
         }))
     }
-}
-
-fn entry(path: &[u8], kind: EntryKind) -> Entry {
-    Entry { path: path.to_vec(), kind, abspath: None }
 }
 
 #[async_trait]

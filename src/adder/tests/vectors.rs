@@ -1,144 +1,152 @@
 //! Known inputs and their CIDs: `fixtures/add/vectors.jsonl`.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use cluster_compat::api::{Entry, EntryKind};
-use cluster_compat::types::{AddParams, Layout};
+use cluster_compat::types::{AddParams, Block, Cid};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
-use super::{Collector, Memory, add, entry, params, pinned};
+use super::recipes::{self, ChaCha, Data};
+use super::{Collector, Memory, add, entry, pinned};
+use crate::adder::buffer::Pool;
+use crate::adder::collector::{self, Kept};
+use crate::adder::decode;
+use crate::adder::hash::{CidBuilder, DAG_PB};
+use crate::adder::layout::{Balanced, Layout};
+use crate::adder::unixfs::{LEAF_HEAD, LeafKind, leaf};
 
-/// ChaCha20 under the SHA-256 of a seed: Kubo's deterministic test data.
-pub(super) fn chacha(len: usize, seed: &str) -> Vec<u8> {
-    let key: [u8; 32] = Sha256::digest(seed).into();
-    let mut state = [0u32; 16];
-    state[..4].copy_from_slice(&[0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574]);
-    for (word, bytes) in state[4..12].iter_mut().zip(key.as_chunks::<4>().0) {
-        *word = u32::from_le_bytes(*bytes);
-    }
-    let mut out = Vec::with_capacity(len + 64);
-    while out.len() < len {
-        let mut block = state;
-        for _ in 0..10 {
-            for [a, b, c, d] in [[0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10, 14], [3, 7, 11, 15]]
-                .into_iter()
-                .chain([[0, 5, 10, 15], [1, 6, 11, 12], [2, 7, 8, 13], [3, 4, 9, 14]])
-            {
-                for (x, y, z, turn) in [(a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)] {
-                    block[x] = block[x].wrapping_add(block[y]);
-                    block[z] = (block[z] ^ block[x]).rotate_left(turn);
-                }
-            }
-        }
-        for (word, start) in block.iter().zip(state) {
-            out.extend_from_slice(&word.wrapping_add(start).to_le_bytes());
-        }
-        state[12] += 1;
-    }
-    out.truncate(len);
-    out
+/// Parameters and upload of a line of a fixture; `None` if it needs a file that is not here.
+pub(super) fn case(line: &Value, data: &mut Data) -> Option<(AddParams, Memory)> {
+    let recipe = recipes::read(line, data)?;
+    Some((recipe.params, Memory::new(recipe.entries)))
 }
 
-/// Bytes of [`chacha`], kept between lines: most share a seed, and making them takes longer than importing them.
-#[derive(Default)]
-pub(super) struct Data(HashMap<String, Bytes>);
-
-impl Data {
-    fn chacha(&mut self, len: usize, seed: &str) -> Bytes {
-        if self.0.get(seed).is_none_or(|bytes| bytes.len() < len) {
-            // One more byte than asked for: the fixtures come in such pairs.
-            self.0.insert(seed.to_owned(), chacha(len + 1, seed).into());
+/// Lengths of the leaves of a file, in order.
+pub(super) fn leaf_lengths(kept: &Kept, root: Cid) -> Vec<u64> {
+    let mut lengths = Vec::new();
+    let mut todo = vec![root];
+    while let Some(cid) = todo.pop() {
+        let data = kept.blocks[&cid].clone();
+        if cid.codec() != DAG_PB {
+            lengths.push(data.len() as u64);
+            continue;
         }
-        self.0[seed].slice(..len)
+        let links = collector::links(&data);
+        if links.is_empty() {
+            lengths.push(decode::file_size(&Block { cid, data, is_spare: false }));
+        }
+        todo.extend(links.into_iter().rev());
     }
+    lengths
 }
 
-/// Entries a line of the fixture describes.
-fn entries(path: &str, content: &Value, data: &mut Data) -> Vec<(Entry, Bytes)> {
-    let number = |value: &Value, key: &str| value[key].as_u64().unwrap() as usize;
-    let file =
-        |name: String, content: Bytes| (entry(format!("{path}/{name}").as_bytes(), EntryKind::File), content);
-    let (kind, value) = content.as_object().unwrap().iter().next().unwrap();
-    match kind.as_str() {
-        "text" => vec![(entry(path.as_bytes(), EntryKind::File), value.as_str().unwrap().to_owned().into())],
-        "chacha" => {
-            let data = data.chacha(value[0].as_u64().unwrap() as usize, value[1].as_str().unwrap());
-            vec![(entry(path.as_bytes(), EntryKind::File), data)]
+/// One line: the root, what else it says, and that everything beneath the root was sent.
+async fn check(vector: &Value, data: &mut Data) {
+    let id = vector["id"].as_str().unwrap();
+    let Some((params, upload)) = case(vector, data) else { return };
+    let host = Arc::new(Collector::new());
+    let (events, error) = add(params, upload, &host).await;
+    assert_eq!(error, None, "{id}");
+    let root = events.last().unwrap().cid.unwrap();
+    assert_eq!(root.to_string(), vector["cid"].as_str().unwrap(), "{id}");
+    assert_eq!(pinned(&host), [root], "{id}");
+    host.assert_complete(root);
+    for (name, cid) in vector["nodes"].as_object().into_iter().flatten() {
+        let event = events.iter().find(|event| event.name == *name).unwrap_or_else(|| panic!("{id}: {name}"));
+        assert_eq!(event.cid.unwrap().to_string(), cid.as_str().unwrap(), "{id}: {name}");
+    }
+    if let Some(blocks) = vector["blocks"].as_array() {
+        let expected: BTreeSet<_> = blocks.iter().map(|cid| cid.as_str().unwrap().to_owned()).collect();
+        let sent: BTreeSet<_> = host.kept().blocks.keys().map(ToString::to_string).collect();
+        assert_eq!(sent, expected, "{id}");
+    }
+    if let Some(chunks) = vector["chunks"].as_object() {
+        let lengths = leaf_lengths(&host.kept(), root);
+        assert_eq!(lengths.len() as u64, chunks["n"].as_u64().unwrap(), "{id}");
+        let first: Vec<u64> = serde_json::from_value(chunks["first"].clone()).unwrap();
+        assert_eq!(lengths[..first.len()], first, "{id}");
+        if let Some(last) = chunks.get("last") {
+            assert_eq!(lengths.last(), last.as_u64().as_ref(), "{id}");
         }
-        "zeros" => {
-            vec![(entry(path.as_bytes(), EntryKind::File), vec![0; value.as_u64().unwrap() as usize].into())]
-        }
-        "link" => {
-            let target = value.as_str().unwrap().as_bytes().to_vec();
-            vec![(entry(path.as_bytes(), EntryKind::Symlink(target)), Bytes::new())]
-        }
-        "dir" => vec![(entry(path.as_bytes(), EntryKind::Directory), Bytes::new())],
-        "numbered" => (number(value, "from")..=number(value, "to"))
-            .map(|n| {
-                let name =
-                    format!("{}{n:0width$}", value["name"].as_str().unwrap(), width = number(value, "width"));
-                file(name, format!("{n}\n").into())
-            })
-            .collect(),
-        "named_by_content" => (0..number(value, "count"))
-            .map(|n| {
-                let name = format!("{}{n}", value["prefix"].as_str().unwrap());
-                file(name.clone(), name.into())
-            })
-            .collect(),
-        "names" => {
-            let alphabet = b"abcdefghijklmnopqrstuvwxyz01234567890-_";
-            let bytes = chacha(1 << 20, value["seed"].as_str().unwrap());
-            let mut at = 0;
-            let count = number(value, "count");
-            (1..=count)
-                .map(|n| {
-                    let len = number(value, if n == count { "last_len" } else { "len" });
-                    let name =
-                        bytes[at..at + len].iter().map(|b| alphabet[usize::from(b % 39)] as char).collect();
-                    at += len;
-                    file(name, "x".into())
-                })
-                .collect()
-        }
-        other => panic!("unknown content {other}"),
     }
 }
 
-/// Parameters and upload of a line of a fixture.
-pub(super) fn case(line: &Value, data: &mut Data) -> (AddParams, Memory) {
-    let given = &line["params"];
-    let mut params = params();
-    params.wrap_with_directory = given["wrap"].as_bool().unwrap_or(false);
-    params.cid_version = given["version"].as_i64().unwrap_or(0);
-    params.raw_leaves = given["raw"].as_bool().unwrap_or(false);
-    params.hash = given["hash"].as_str().unwrap_or("sha2-256").into();
-    params.chunker = given["chunker"].as_str().unwrap_or("size-262144").into();
-    if given["layout"].as_str() == Some("trickle") {
-        params.layout = Layout::Trickle;
+/// The lines whose ids start with one of some letters.
+async fn check_all(letters: &str) {
+    let mut data = Data::default();
+    let mut n_checked = 0;
+    for line in include_str!("../../../fixtures/add/vectors.jsonl").lines() {
+        let vector: Value = serde_json::from_str(line).unwrap();
+        if vector["id"].as_str().unwrap().starts_with(|letter| letters.contains(letter)) {
+            check(&vector, &mut data).await;
+            n_checked += 1;
+        }
     }
-    let all = line["entries"].as_array().unwrap().iter();
-    let upload = Memory::new(all.flat_map(|e| entries(e[0].as_str().unwrap(), &e[1], data)));
-    (params, upload)
+    assert!(n_checked > 20, "{n_checked}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn known_inputs_have_their_known_cids() {
-    let text = include_str!("../../../fixtures/add/vectors.jsonl");
-    let mut data = Data::default();
-    for line in text.lines() {
-        let vector: Value = serde_json::from_str(line).unwrap();
-        let id = vector["id"].as_str().unwrap();
-        let (params, upload) = case(&vector, &mut data);
-        let host = Arc::new(Collector::new());
-        let (events, error) = add(params, upload, &host).await;
-        assert_eq!(error, None, "{id}");
-        let last = events.last().unwrap();
-        assert_eq!(last.cid.unwrap().to_string(), vector["cid"].as_str().unwrap(), "{id}");
-        assert_eq!(pinned(&host), [last.cid.unwrap()], "{id}");
-        host.assert_complete(last.cid.unwrap());
+async fn small_inputs_and_directories_have_their_known_cids() {
+    check_all("ABDH").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_files_have_their_known_cids() {
+    check_all("C").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chunkers_and_layouts_have_their_known_cids() {
+    check_all("F").await;
+}
+
+/// Vector C19: what an importer with wider nodes makes of 256 MiB; our parameters have no width.
+#[test]
+fn a_file_of_wide_nodes_has_its_known_cid() {
+    let cids = CidBuilder::new(0, "sha2-256").unwrap();
+    let mut layout = Layout::Balanced(Balanced::with_width(cids, 1024));
+    let mut data = ChaCha::new("hello world");
+    let mut nodes = Vec::new();
+    for _ in 0..1024 {
+        let mut buffer = Pool::default().take(LEAF_HEAD + 262_144);
+        buffer.resize(LEAF_HEAD, 0);
+        buffer.extend_from_slice(&data.take(262_144));
+        layout.push(&leaf(LeafKind::File, cids, buffer), &mut nodes);
     }
+    assert_eq!(nodes.len(), 0, "one node holds them all");
+    let root = layout.finish(&mut nodes).unwrap();
+    assert_eq!(root.cid.to_string(), "QmbBftNHWmjSWKLC49dMVrfnY8pjrJYntiAXirFJ7oJrNk");
+}
+
+/// The check values of the generator that several lines use.
+#[test]
+fn random_bytes_are_those_of_go() {
+    assert_eq!(recipes::GoRand::new(1).int63(), 5_577_006_791_947_779_410);
+    let bytes = recipes::GoRand::new(41).take(5_242_880);
+    let digest = <sha1::Sha1 as sha1::Digest>::digest(&bytes);
+    assert_eq!(hex::encode(digest), "5b8c4bc8f87ea2fcfc3d55708b8cac2aadf12862");
+}
+
+/// Vector D07: sharding a directory needs no block that was sent before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_files_fit_one_directory() {
+    let files = (0..10_000).map(|n| {
+        let name = format!("file{n}");
+        (entry(name.as_bytes(), cluster_compat::api::EntryKind::File), name.clone().into())
+    });
+    let host = Arc::new(Collector::new());
+    let params = AddParams { wrap_with_directory: true, ..super::params() };
+    let (events, error) = add(params, Memory::new(files), &host).await;
+    assert_eq!((events.len(), error), (10_001, None));
+    host.assert_complete(events.last().unwrap().cid.unwrap());
+}
+
+/// Vector D09, and D08 beside it.
+#[test]
+fn blocks_of_the_originals_tests_have_their_cids() {
+    let v0 = CidBuilder::new(0, "sha2-256").unwrap();
+    assert_eq!(v0.dag_pb(b"Cid5Data").to_string(), "QmbgmXgsFjxAJ7cEaziL2NDSptHAkPwkEGMmKMpfyYeFXL");
+    let blake = CidBuilder::new(1, "blake2b-256").unwrap();
+    let cid = "bafk2bzaceawsyhsnrwwy5mtit2emnjfalkxsyq2p2ptd6fuliolzwwjbs42fq";
+    assert_eq!(blake.raw(b"Cid4Data").to_string(), cid);
 }
