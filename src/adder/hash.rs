@@ -148,7 +148,7 @@ impl Function {
 
 /// The multihash of `data` with the function of a multicodec and a digest of `len` bytes; `None` if this table
 /// cannot compute it.
-pub(super) fn digest(code: u64, len: u8, data: &[u8]) -> Option<Multihash<64>> {
+pub fn digest(code: u64, len: u8, data: &[u8]) -> Option<Multihash<64>> {
     let whole = Function::from_code(code)?.digest(data);
     if code == IDENTITY {
         return Some(whole);

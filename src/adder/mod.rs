@@ -43,6 +43,7 @@ mod unixfs;
 
 use cluster_compat::api;
 
+pub use self::hash::digest;
 pub use self::host::{Batch, Host};
 pub use self::import::import;
 pub use self::shard_dag::shard_links;

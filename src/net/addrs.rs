@@ -12,7 +12,9 @@ use super::Error;
 pub(super) enum Listen {
     /// TCP, or a WebSocket on it.
     Tcp,
-    /// Old configurations name QUIC, which the reference accepts and never serves.
+    /// QUIC, which the cluster's swarm accepts and never serves, as the reference.
+    Quic,
+    /// Old forms of QUIC and what is built on it.
     Ignored,
 }
 
@@ -21,6 +23,7 @@ pub(super) fn listen_kind(addr: &Multiaddr) -> Result<Listen, Error> {
     let mut is_tcp = false;
     for part in addr {
         match part {
+            Protocol::Udp(_) if is_quic(addr) => return Ok(Listen::Quic),
             Protocol::Udp(_) => return Ok(Listen::Ignored),
             Protocol::Tcp(_) => is_tcp = true,
             Protocol::Ip4(_) | Protocol::Ip6(_) | Protocol::Ip6zone(_) => {}
@@ -29,6 +32,12 @@ pub(super) fn listen_kind(addr: &Multiaddr) -> Result<Listen, Error> {
         }
     }
     if is_tcp { Ok(Listen::Tcp) } else { Err(Error::UnsupportedListenAddress { addr: addr.clone() }) }
+}
+
+/// Whether it is QUIC and nothing above.
+pub(super) fn is_quic(addr: &Multiaddr) -> bool {
+    let mut above = addr.iter().skip_while(|part| !matches!(part, Protocol::Udp(_))).skip(1);
+    matches!((above.next(), above.next()), (Some(Protocol::QuicV1), None | Some(Protocol::P2p(_))))
 }
 
 /// The addresses told to others: `announce` if there are any, else where we listen, without those in `no_announce`
@@ -176,6 +185,9 @@ mod tests {
     fn listen_addresses_are_tcp_or_inert_or_refused() {
         assert_eq!(listen_kind(&addrs(&["/ip4/0.0.0.0/tcp/9096"])[0]).unwrap(), Listen::Tcp);
         assert_eq!(listen_kind(&addrs(&["/ip4/0.0.0.0/udp/9096/quic"])[0]).unwrap(), Listen::Ignored);
+        assert_eq!(listen_kind(&addrs(&["/ip4/0.0.0.0/udp/9096/quic-v1"])[0]).unwrap(), Listen::Quic);
+        let above = "/ip4/0.0.0.0/udp/9096/quic-v1/webtransport";
+        assert_eq!(listen_kind(&addrs(&[above])[0]).unwrap(), Listen::Ignored);
         assert_eq!(listen_kind(&addrs(&["/ip6/::/tcp/9096/ws"])[0]).unwrap(), Listen::Tcp);
         for text in ["/ip4/0.0.0.0/tcp/9096/wss", "/ip4/1.2.3.4", "/ip4/1.2.3.4/ws", "/dns4/a.b/tcp/1"] {
             assert!(listen_kind(&addrs(&[text])[0]).is_err(), "{text}");

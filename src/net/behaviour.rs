@@ -3,19 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use libp2p::connection_limits::ConnectionLimits;
-use libp2p::identity::Keypair;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{autonat, connection_limits, dcutr, gossipsub, identify, ping, relay, upnp};
 
+use super::content::Records;
 use super::dht::{Dht, Scope};
 use super::observed::Identify;
+use super::plan::{GossipSettings, Plan};
 use super::streams::{self, Streams};
-use super::{Error, GossipSettings, dht, gossip};
-
-/// Who we say we are; nobody parses it, operators read it.
-pub(super) const AGENT: &str = concat!("ipfs-cluster-rs/", env!("CARGO_PKG_VERSION"), " (1.1.6)");
+use super::{Error, addrs, dht, gossip, limits};
 
 /// Pause between pings on one connection: they only find peers that vanished without a word.
 const PING_EVERY: Duration = Duration::from_secs(60);
@@ -32,26 +29,13 @@ const MAX_DIAL_BACKS: usize = 30;
 /// Such dials for one peer.
 const MAX_DIAL_BACKS_PER_PEER: usize = 3;
 
-/// What the configuration says about the protocols.
-pub(super) struct BehaviourArgs<'a> {
-    pub(super) keypair: &'a Keypair,
-    pub(super) gossip: GossipSettings,
-    pub(super) limits: ConnectionLimits,
-    /// Relay for others, once others reach us.
-    pub(super) relays: bool,
-    /// Ask the gateway to open our ports.
-    pub(super) opens_ports: bool,
-    pub(super) relay_client: relay::client::Behaviour,
-    pub(super) streams: Arc<Streams>,
-}
-
 /// The protocols of the swarm.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     pub(super) limits: connection_limits::Behaviour,
     pub(super) identify: Identify,
     pub(super) ping: ping::Behaviour,
-    pub(super) gossip: gossipsub::Behaviour,
+    pub(super) gossip: Toggle<gossipsub::Behaviour>,
     pub(super) wan: Dht,
     pub(super) lan: Dht,
     pub(super) autonat: autonat::v1::Behaviour,
@@ -63,41 +47,54 @@ pub(super) struct Behaviour {
 }
 
 impl Behaviour {
-    pub(super) fn new(args: BehaviourArgs<'_>) -> Result<Self, Error> {
-        let keypair = args.keypair;
+    pub(super) fn new(
+        plan: &Plan,
+        relay_client: relay::client::Behaviour,
+        streams: Arc<Streams>,
+    ) -> Result<Self, Error> {
+        let keypair = &plan.keypair;
         let local_peer = keypair.public().to_peer_id();
         // the listen addresses are hidden because what is announced is decided by `addrs`; the signed record lets
         // original peers pass our addresses on
-        let identify = identify::Config::new_with_signed_peer_record(String::new(), keypair)
-            .with_agent_version(AGENT.to_owned())
-            .with_hide_listen_addrs(true)
-            .with_push_listen_addr_updates(true)
-            .with_cache_size(IDENTIFY_CACHE_PEERS);
+        let identify =
+            identify::Config::new_with_signed_peer_record(plan.protocol_version.to_owned(), keypair)
+                .with_agent_version(plan.agent.to_owned())
+                .with_hide_listen_addrs(true)
+                .with_push_listen_addr_updates(true)
+                .with_cache_size(IDENTIFY_CACHE_PEERS);
         let autonat = autonat::v1::Config {
             throttle_clients_period: DIAL_BACK_PERIOD,
             throttle_clients_global_max: MAX_DIAL_BACKS,
             throttle_clients_peer_max: MAX_DIAL_BACKS_PER_PEER,
             ..autonat::v1::Config::default()
         };
-        let relay = args.relays.then(|| {
+        let relay = plan.relays.then(|| {
             let mut relay = relay::Behaviour::new(local_peer, relay::Config::default());
             // left alone it would begin with the first address we announce
             relay.set_status(Some(relay::Status::Disable));
             relay
         });
+        // a gateway does not help a peer that only its own machine reaches
+        let opens_ports = plan.settings.listen.iter().any(|addr| !addrs::is_loopback(addr));
+        let gossip = |settings: &GossipSettings| gossip::behaviour(keypair, settings);
+        let dht = |scope| {
+            let records = Records::new(local_peer, plan.content.clone());
+            dht::behaviour(local_peer, scope, records, plan.query_timeout)
+        };
+        let limits = limits::hard_limits(plan.settings.marks, plan.resources);
         Ok(Self {
-            limits: connection_limits::Behaviour::new(args.limits),
+            limits: connection_limits::Behaviour::new(limits),
             identify: Identify::new(identify),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_EVERY)),
-            gossip: gossip::behaviour(keypair, &args.gossip)?,
-            wan: dht::behaviour(local_peer, Scope::Wan),
-            lan: dht::behaviour(local_peer, Scope::Lan),
+            gossip: plan.gossip.as_ref().map(gossip).transpose()?.into(),
+            wan: dht(Scope::Wan),
+            lan: dht(Scope::Lan),
             autonat: autonat::v1::Behaviour::new(local_peer, autonat),
-            upnp: args.opens_ports.then(upnp::tokio::Behaviour::default).into(),
+            upnp: opens_ports.then(upnp::tokio::Behaviour::default).into(),
             relay: relay.into(),
-            relay_client: args.relay_client,
+            relay_client,
             dcutr: dcutr::Behaviour::new(local_peer),
-            streams: streams::Behaviour::new(args.streams),
+            streams: streams::Behaviour::new(streams),
         })
     }
 }

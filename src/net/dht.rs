@@ -1,7 +1,7 @@
 //! The two routing tables: one for the internet, one for private networks (spec: wire 1.9).
 //!
-//! They find the addresses of a peer that has none before a dial to it fails. Nothing else: records and providers that
-//! others send are dropped, content is never looked up.
+//! They find the addresses of a peer that has none before a dial to it fails. For the cluster nothing else: records and
+//! providers that others send are dropped, content is never looked up. For the embedded node see `content`.
 //!
 //! Pure but for the constructor: who may enter a table, and with which addresses, is decided here. The library would
 //! enter everyone and has no filter for its answers, so what an answer must not hold never gets into a table.
@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use cluster_compat::types::{Multiaddr, PeerId};
 use libp2p::StreamProtocol;
-use libp2p::kad::store::{MemoryStore, MemoryStoreConfig};
 use libp2p::kad::{self, BucketInserts, Mode, StoreInserts};
 
 use super::addrs::{self, Reach};
+use super::content::Records;
 
 /// The identifier of the table for the internet.
 const WAN_PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/kad/1.0.0");
@@ -26,9 +26,6 @@ const LAN_PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/lan/kad/1.0.0");
 /// Peers asked at the same time in one search. (Go: `alpha`)
 const PARALLELISM: NonZeroUsize = NonZeroUsize::new(10).unwrap();
 
-/// Longest search.
-const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Pause between two refreshes of a table.
 const REFRESH_EVERY: Duration = Duration::from_secs(10 * 60);
 
@@ -38,8 +35,11 @@ const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// Peers in the internet's table whose addresses begin alike, so that one network cannot fill it.
 const MAX_PEERS_PER_PREFIX: usize = 3;
 
-/// A routing table and its protocol.
-pub(super) type Dht = kad::Behaviour<MemoryStore>;
+/// Addresses of one peer in a table or in a record.
+pub(super) const MAX_ADDRS_PER_PEER: usize = 16;
+
+/// A routing table, its protocol and its records.
+pub(super) type Dht = kad::Behaviour<Records>;
 
 /// Which table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,22 +61,19 @@ impl Scope {
 }
 
 /// An empty table. The internet's asks only, until the peer is known to be reachable.
-pub(super) fn behaviour(local_peer: PeerId, scope: Scope) -> Dht {
+pub(super) fn behaviour(local_peer: PeerId, scope: Scope, records: Records, query_timeout: Duration) -> Dht {
     let mut config = kad::Config::new(scope.protocol());
     config
         .set_kbucket_inserts(BucketInserts::Manual)
         .set_record_filtering(StoreInserts::FilterBoth)
         .set_parallelism(PARALLELISM)
-        .set_query_timeout(QUERY_TIMEOUT)
+        .set_query_timeout(query_timeout)
         .set_max_packet_size(MAX_MESSAGE_BYTES)
         .set_periodic_bootstrap_interval(Some(REFRESH_EVERY))
         .set_replication_interval(None)
         .set_publication_interval(None)
         .set_provider_publication_interval(None);
-    // everything is filtered before it gets there
-    let nothing = MemoryStoreConfig { max_records: 0, max_provided_keys: 0, ..MemoryStoreConfig::default() };
-    let mut dht =
-        kad::Behaviour::with_config(local_peer, MemoryStore::with_config(local_peer, nothing), config);
+    let mut dht = kad::Behaviour::with_config(local_peer, records, config);
     dht.set_mode(Some(match scope {
         Scope::Wan => Mode::Client,
         Scope::Lan => Mode::Server,
@@ -92,22 +89,30 @@ pub(super) fn routable(
     ours: &[Multiaddr],
 ) -> Vec<Multiaddr> {
     let Some(seen_ip) = addrs::ip(seen).filter(|_| !addrs::is_relayed(seen)) else { return Vec::new() };
-    let reach_of = |addr: &Multiaddr| addrs::ip(addr).map(addrs::reach);
     let may_enter = match scope {
         Scope::Wan => true,
         Scope::Lan => {
             addrs::reach(seen_ip) != Reach::World || ours.iter().any(|addr| addrs::ip(addr) == Some(seen_ip))
         }
     };
-    let is_fit = |addr: &&Multiaddr| match (scope, reach_of(addr)) {
-        (_, None) => false,
-        (Scope::Wan, Some(reach)) => reach == Reach::World,
-        (Scope::Lan, Some(reach)) => reach != Reach::Host,
-    };
     if !may_enter {
         return Vec::new();
     }
-    claimed.iter().filter(|addr| !addrs::is_relayed(addr)).filter(is_fit).cloned().collect()
+    claimed
+        .iter()
+        .filter(|addr| !addrs::is_relayed(addr))
+        .filter(|addr| is_fit(scope, addr))
+        .cloned()
+        .collect()
+}
+
+/// Whether an address is of use to those who ask a table.
+pub(super) fn is_fit(scope: Scope, addr: &Multiaddr) -> bool {
+    match (scope, addrs::ip(addr).map(addrs::reach)) {
+        (_, None) => false,
+        (Scope::Wan, Some(reach)) => reach == Reach::World,
+        (Scope::Lan, Some(reach)) => reach != Reach::Host,
+    }
 }
 
 /// Whether the internet's table, which holds `existing` peers, has room for one at `addrs`.
@@ -185,7 +190,10 @@ mod tests {
 
     #[test]
     fn only_the_private_table_answers_from_the_start() {
-        assert_eq!(behaviour(PeerId::random(), Scope::Lan).mode(), Mode::Server);
-        assert_eq!(behaviour(PeerId::random(), Scope::Wan).mode(), Mode::Client);
+        let mode = |scope| {
+            let records = Records::new(PeerId::random(), None);
+            behaviour(PeerId::random(), scope, records, Duration::from_secs(1)).mode()
+        };
+        assert_eq!((mode(Scope::Lan), mode(Scope::Wan)), (Mode::Server, Mode::Client));
     }
 }

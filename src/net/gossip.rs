@@ -5,7 +5,8 @@ use std::time::Duration;
 use libp2p::gossipsub::{self, ConfigBuilder, MessageAuthenticity, MessageId, ValidationMode};
 use libp2p::identity::Keypair;
 
-use super::{Error, GossipSettings};
+use super::Error;
+use super::plan::GossipSettings;
 
 /// Largest message the reference takes in.
 pub(super) const MAX_MESSAGE_BYTES: usize = 1 << 20;

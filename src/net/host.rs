@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::bandwidth::Traffic;
-use super::behaviour::AGENT;
 use super::observed::Identify;
+use super::plan::CLUSTER_AGENT;
 use super::streams::{self, Refusal, Stream, Streams};
 use super::worker::{check_free, reason};
 use super::{Error, addrs, transport};
@@ -168,13 +168,15 @@ fn swarm(
     let local_peer = keypair.public().to_peer_id();
     let (relayed, relay_client) = relay::client::new(local_peer);
     let traffic = Arc::new(Traffic::new(Instant::now()));
-    let transport = transport::build(keypair, secret, DIAL_TIMEOUT, traffic, relayed)?;
+    let (dial_timeout, has_quic) = (DIAL_TIMEOUT, false);
+    let transport =
+        transport::build(transport::Args { keypair, secret, dial_timeout, has_quic, traffic, relayed })?;
     let limits = ConnectionLimits::default()
         .with_max_pending_incoming(Some(MAX_PENDING))
         .with_max_established_per_peer(Some(MAX_PER_PEER))
         .with_max_established(Some(MAX_CONNECTIONS));
     let identify =
-        identify::Config::new(String::new(), keypair.public()).with_agent_version(AGENT.to_owned());
+        identify::Config::new(String::new(), keypair.public()).with_agent_version(CLUSTER_AGENT.to_owned());
     let behaviour = Behaviour {
         limits: connection_limits::Behaviour::new(limits),
         identify: Identify::new(identify),
@@ -199,7 +201,7 @@ async fn listen_on(swarm: &mut Swarm<Behaviour>, configured: &[Multiaddr]) -> Re
                     .map_err(|e| Error::Listen { addr: addr.clone(), reason: e.to_string() })?;
                 waiting.insert(id, addr.clone());
             }
-            addrs::Listen::Ignored => {
+            addrs::Listen::Quic | addrs::Listen::Ignored => {
                 warn!(target: "cluster", "not listening on {addr}: only TCP is supported");
             }
         }

@@ -65,6 +65,11 @@ impl Resources {
         Self::of(max_memory_bytes, max_files)
     }
 
+    /// Those of the embedded node, which shares the process with its peer.
+    pub(super) fn of_node() -> Self {
+        Self::of(total_memory_bytes() / 4, open_files_limit() / 2)
+    }
+
     /// A connection for each file, an incoming one for each mebibyte.
     fn of(max_memory_bytes: u64, max_files: u64) -> Self {
         let count = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);

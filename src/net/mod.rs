@@ -1,11 +1,15 @@
-//! The swarm: every connection to other cluster peers (spec: wire 1, 2).
+//! The swarm: every connection to other peers (spec: wire 1, 2).
 //!
 //! ```text
 //!   rooms ── Network (handle) ──Cmd──▶ Worker: one select! over commands, swarm events and a slow tick
-//!                │                        │ transport: TCP, WebSocket, secret, noise, TLS, yamux
+//!                │                        │ transport: TCP, WebSocket, QUIC, secret, noise, TLS, yamux
 //!                └── Shared (read-only ◀──┤ behaviour: limits, identify, ping, gossip, DHTs, reachability, raw streams
 //!                    answers, no await)   └─▶ subscriptions: one bounded channel per topic
 //! ```
+//!
+//! It has two users, and [`plan`] says what each gets. The cluster's swarm ([`Network::start`]) has a secret, gossip and
+//! a peerstore, and its DHTs find addresses of peers. The open one of the embedded node ([`Network::start_open`]) has
+//! none of these; it listens on QUIC too, and its DHTs find and announce providers of content (`content`).
 //!
 //! [`host`] is the same transport and the same streams without a swarm around them, for HTTP over libp2p.
 //! `addrs`, `peerstore`, `bootstrap`, `dht` and `limits` decide and do nothing: no sockets, no clock.
@@ -19,6 +23,8 @@ mod bandwidth;
 mod behaviour;
 mod bitswap;
 mod bootstrap;
+mod contacts;
+mod content;
 mod dht;
 mod dnsaddr;
 mod gossip;
@@ -27,6 +33,7 @@ mod limits;
 mod mdns;
 mod observed;
 mod peerstore;
+mod plan;
 mod strangers;
 mod streams;
 #[cfg(test)]
@@ -43,14 +50,19 @@ use cluster_compat::config;
 use cluster_compat::types::{Bandwidths, Cid, Multiaddr, PeerId};
 use libp2p::gossipsub::IdentTopic;
 use libp2p::identity::Keypair;
+use libp2p::kad::RecordKey as Key;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, warn};
 
 use self::bandwidth::Traffic;
 use self::bitswap::Bitswap;
-pub use self::bitswap::Blocks;
+pub use self::bitswap::{Blocks, Digest, Fetched, Stat};
+use self::contacts::Contacts;
+pub use self::contacts::{Connection, Contact, Identity};
 use self::mdns::Mdns;
 use self::peerstore::Peerstore;
+pub use self::plan::OpenArgs;
+use self::plan::{Known, Plan};
 use self::streams::Streams;
 pub use self::streams::{PeerEvent, Stream};
 use self::worker::Worker;
@@ -80,7 +92,9 @@ pub enum Error {
         reason: String,
     },
     /// A transport that we do not serve.
-    #[error("listen address {addr} is not supported: only /ip4 and /ip6 with /tcp or /tcp and /ws are")]
+    #[error(
+        "listen address {addr} is not supported: only /ip4 and /ip6 with /tcp, with /tcp and /ws, and for the embedded node with /udp and /quic-v1 are"
+    )]
     UnsupportedListenAddress {
         /// As configured.
         addr: Multiaddr,
@@ -180,6 +194,12 @@ pub enum Error {
         /// Its name.
         topic: String,
     },
+    /// Nobody to ask or to tell about content.
+    #[error("failed to find any peer in table")]
+    NoDhtPeers,
+    /// No peer of the DHTs took the announcement.
+    #[error("no peer of the DHT took the provider record")]
+    NotProvided,
     /// The swarm has more to do than it can.
     #[error("the network has {MAX_COMMANDS} requests waiting")]
     Busy,
@@ -226,17 +246,6 @@ pub struct NetworkArgs<'a> {
     pub tasks: Tasks,
 }
 
-/// `cluster.pubsub` as the gossip protocol wants it.
-#[derive(Debug, Clone)]
-struct GossipSettings {
-    heartbeat_every: Duration,
-    degree_factor: usize,
-    history_length: usize,
-    history_gossip: usize,
-    floods: bool,
-    exchanges_peers: bool,
-}
-
 enum Cmd {
     Subscribe {
         topic: Arc<Topic>,
@@ -258,6 +267,26 @@ enum Cmd {
     },
     Dial {
         peer: PeerId,
+        respond_to: oneshot::Sender<Result<(), Error>>,
+    },
+    /// Ends the connections to a peer, or the one at an address; says how many there were.
+    Disconnect {
+        peer: PeerId,
+        addr: Option<Multiaddr>,
+        respond_to: oneshot::Sender<usize>,
+    },
+    /// A peer that misbehaves: its connections end, now and for a while.
+    Shun {
+        peer: PeerId,
+    },
+    /// Who has a block, by the key of its records.
+    FindProviders {
+        key: Key,
+        found: mpsc::Sender<Contact>,
+    },
+    /// Tells the DHTs that we have a block.
+    Provide {
+        key: Key,
         respond_to: oneshot::Sender<Result<(), Error>>,
     },
 }
@@ -282,6 +311,7 @@ struct Shared {
     traffic: Arc<Traffic>,
     streams: Arc<Streams>,
     bitswap: Bitswap,
+    contacts: Contacts,
 }
 
 impl Shared {
@@ -296,6 +326,7 @@ impl Shared {
             traffic: Arc::new(Traffic::new(now)),
             streams: Arc::new(streams),
             bitswap,
+            contacts: Contacts::default(),
         }
     }
 
@@ -305,40 +336,35 @@ impl Shared {
 }
 
 impl Network {
-    /// Listens, then dials known peers in the background. Returns when the addresses are known.
+    /// The cluster's swarm. Listens, then dials known peers in the background. Returns when the addresses are known.
     pub async fn start(args: NetworkArgs<'_>) -> Result<Self, Error> {
-        let local_peer = args.keypair.public().to_peer_id();
+        Self::run(Plan::of_cluster(args)).await
+    }
+
+    /// The embedded node's swarm, which any IPFS peer may join.
+    pub async fn start_open(args: OpenArgs) -> Result<Self, Error> {
+        Self::run(Plan::of_node(args)).await
+    }
+
+    async fn run(mut plan: Plan) -> Result<Self, Error> {
+        let local_peer = plan.keypair.public().to_peer_id();
         let (commands, inbox) = mpsc::channel(MAX_COMMANDS);
-        let streams = Streams::new(local_peer, args.config.dial_peer_timeout.to_std());
-        let (bitswap, of_bitswap) = Bitswap::new();
+        let streams = Streams::new(local_peer, plan.dial_timeout);
+        let (bitswap, of_bitswap) = Bitswap::new(std::mem::take(&mut plan.bitswap));
         let shared = Arc::new(Shared::new(Instant::now(), streams, bitswap));
         let network = Self { local_peer, commands, shared };
         let mut nameless = Vec::new();
-        for (priority, addr) in (1..).zip(&args.peerstore) {
-            match network.know(addr, Some(peerstore::FILE_TTL), Some(priority)) {
+        for Known { addr, ttl, priority, origin } in &plan.known {
+            match network.know(addr, *ttl, Some(*priority)) {
                 Ok(_) => {}
                 Err(Error::NoPeerId { addr }) if addrs::is_dns(&addr) => nameless.push(addr),
-                // the file is written by hand too: one bad line must not stop the peer
-                Err(e) => error!(target: "pstoremgr", "error importing peer from the peerstore file: {e}"),
+                // these lists are written by hand: one bad line must not stop the peer
+                Err(e) => error!(target: "pstoremgr", "error importing {origin}: {e}"),
             }
         }
-        for addr in &args.config.peer_addresses {
-            match network.know(addr, None, Some(0)) {
-                Ok(_) => {}
-                Err(Error::NoPeerId { addr }) if addrs::is_dns(&addr) => nameless.push(addr),
-                Err(e) => error!(target: "pstoremgr", "error importing cluster.peer_addresses: {e}"),
-            }
-        }
-        if args.secret.is_none() {
-            warn!(target: "cluster", "the cluster has no secret: any libp2p peer can connect");
-        }
-        // a peer that only this machine reaches has nobody to tell of it
-        let discovers = args.config.mdns_interval.0 != 0
-            && args.config.listen_multiaddress.iter().any(|addr| !addrs::is_loopback(addr));
-        let stop = args.tasks.token();
-        let tasks = args.tasks.clone();
+        let (discovery, stop, tasks) = (plan.discovery, plan.tasks.token(), plan.tasks.clone());
         let (dnsaddrs, nameless): (Vec<_>, Vec<_>) = nameless.into_iter().partition(addrs::is_dnsaddr);
-        let mut worker = Worker::new(args, nameless, inbox, Arc::clone(&network.shared))?;
+        let mut worker = Worker::new(plan, nameless, inbox, Arc::clone(&network.shared))?;
         // before the first connection, which is told what we speak
         bitswap::start(&network, of_bitswap, &tasks)?;
         worker.listen().await?;
@@ -346,8 +372,9 @@ impl Network {
             let import = dnsaddr::import(dnsaddrs, network.commands.clone(), stop.clone());
             tasks.spawn("dnsaddr", import);
         }
-        if discovers {
-            let mdns = Mdns::new(local_peer, Arc::clone(&network.shared), network.commands.clone());
+        if let Some(service) = discovery {
+            let shared = Arc::clone(&network.shared);
+            let mdns = Mdns::new(service, local_peer, shared, network.commands.clone());
             tasks.spawn("mdns", mdns.run(stop.clone()));
         }
         tasks.spawn("network", worker.run(stop));
@@ -467,6 +494,13 @@ impl Network {
             }
         }
         Ok(peer)
+    }
+
+    /// Ends the connections to a peer that misbehaves, now and for a while.
+    fn shun(&self, peer: PeerId) {
+        if let Err(e) = self.tell(Cmd::Shun { peer }) {
+            warn!(target: "swarm2", %peer, "not shunned: {e}");
+        }
     }
 
     fn tell(&self, cmd: Cmd) -> Result<(), Error> {

@@ -3,7 +3,8 @@
 //! ```text
 //!   TCP ─────────────┐
 //!   WebSocket on TCP ┼─▶ secret (XSalsa20, if there is one) ─▶ noise or TLS ─▶ yamux ─▶ counted streams
-//!   relayed stream ──┘
+//!   relayed stream ──┘                                                                      ▲
+//!   QUIC (open swarm only) ─────────────────────────────────────────────────────────────────┘
 //! ```
 //!
 //! Written by hand because the library's builder has no place for the secret, least of all on relayed connections,
@@ -23,7 +24,7 @@ use libp2p::core::transport::timeout::TransportTimeout;
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade};
 use libp2p::identity::Keypair;
 use libp2p::pnet::{PnetConfig, PnetError, PreSharedKey};
-use libp2p::{PeerId, Transport, dns, noise, relay, tcp, tls, websocket, yamux};
+use libp2p::{PeerId, Transport, dns, noise, quic, relay, tcp, tls, websocket, yamux};
 
 use multistream_select::{Negotiated, NegotiationError, Version, dialer_select_proto, listener_select_proto};
 
@@ -39,6 +40,9 @@ const ACCEPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// fit its window of 1 GiB at 256 KiB each.
 const MAX_STREAMS: usize = 4096;
 
+/// The same on QUIC, where the other side waits when there are so many; each takes memory once it is used.
+const MAX_QUIC_STREAMS: u32 = 1024;
+
 /// Largest WebSocket message, read before anybody has proved anything. Original peers send as one message what they
 /// write at once, 64 KiB at most.
 const MAX_WS_MESSAGE_BYTES: usize = 1 << 20;
@@ -50,15 +54,24 @@ const SECURITY: &[&str] = &[NOISE, "/tls/1.0.0"];
 
 const YAMUX: &str = "/yamux/1.0.0";
 
-/// Builds the transport; `dial_timeout` is for the connection and, once that stands, for its handshake. With a secret
-/// nothing but its holders gets as far as saying who they are.
-pub(super) fn build(
-    keypair: &Keypair,
-    secret: Option<[u8; 32]>,
-    dial_timeout: Duration,
-    traffic: Arc<Traffic>,
-    relayed: relay::client::Transport,
-) -> Result<Boxed<(PeerId, StreamMuxerBox)>, Error> {
+/// What the transport is built from.
+pub(super) struct Args<'a> {
+    pub(super) keypair: &'a Keypair,
+    pub(super) secret: Option<[u8; 32]>,
+    /// For the connection and, once that stands, for its handshake.
+    pub(super) dial_timeout: Duration,
+    /// QUIC beside the others; it knows no secret.
+    pub(super) has_quic: bool,
+    pub(super) traffic: Arc<Traffic>,
+    pub(super) relayed: relay::client::Transport,
+}
+
+/// A connection with a known peer.
+type Connected = Boxed<(PeerId, StreamMuxerBox)>;
+
+/// Builds the transport. With a secret nothing but its holders gets as far as saying who they are.
+pub(super) fn build(args: Args<'_>) -> Result<Connected, Error> {
+    let Args { keypair, secret, dial_timeout, has_quic, traffic, relayed } = args;
     let invalid = |reason: String| Error::Keypair { reason };
     let mut muxer = yamux::Config::default();
     muxer.set_max_num_streams(MAX_STREAMS);
@@ -73,11 +86,32 @@ pub(super) fn build(
     };
     // the order matters: the last one takes any address that names a host, whatever follows the name
     let relayed = relayed.map(|socket, _| erased(socket));
-    let sockets = relayed.or_transport(web_sockets()?.or_transport(plain()?).map(|socket, _| either(socket)));
-    let sockets = sockets.map(|socket, _| either(socket)).boxed();
-    let sockets = TransportTimeout::with_outgoing_timeout(sockets, dial_timeout);
-    let sockets = TransportTimeout::with_ingoing_timeout(sockets, ACCEPT_TIMEOUT);
-    Ok(sockets.and_then(move |socket, endpoint| handshake.run(socket, endpoint)).boxed())
+    let sockets = relayed.or_transport(web_sockets()?).map(|socket, _| either(socket));
+    if !has_quic {
+        let sockets = sockets.or_transport(named(plain()?)?).map(|socket, _| either(socket));
+        return Ok(handshake.over(sockets.boxed()));
+    }
+    // what a name stands for may be either
+    let traffic = Arc::clone(&handshake.traffic);
+    let on_udp = quic::tokio::Transport::new(quic_config(keypair, dial_timeout))
+        .map(move |(peer, muxer), _| (peer, StreamMuxerBox::new(Counted::new(muxer, Arc::clone(&traffic)))));
+    let any =
+        named(on_udp.or_transport(handshake.clone().over(plain()?)).map(|connected, _| match connected {
+            Either::Left(connected) | Either::Right(connected) => connected,
+        }))?;
+    let all = handshake.over(sockets.boxed()).or_transport(any);
+    Ok(all
+        .map(|connected, _| match connected {
+            Either::Left(connected) | Either::Right(connected) => connected,
+        })
+        .boxed())
+}
+
+fn quic_config(keypair: &Keypair, dial_timeout: Duration) -> quic::Config {
+    let mut config = quic::Config::new(keypair);
+    config.handshake_timeout = dial_timeout;
+    config.max_concurrent_stream_limit = MAX_QUIC_STREAMS;
+    config
 }
 
 /// A socket of any kind.
@@ -117,10 +151,10 @@ fn web_sockets() -> Result<Boxed<Socket>, Error> {
     Ok(over.map(|socket, _| erased(socket)).boxed())
 }
 
-/// TCP, and what `/dnsaddr` stands for, be it TCP or a WebSocket.
+/// TCP, and a WebSocket that `/dnsaddr` may stand for.
 fn plain() -> Result<Boxed<Socket>, Error> {
     let tcp = sockets().map(|socket, _| erased(socket));
-    Ok(named(web_sockets()?.or_transport(tcp).map(|socket, _| either(socket)))?.boxed())
+    Ok(web_sockets()?.or_transport(tcp).map(|socket, _| either(socket)).boxed())
 }
 
 /// What turns a socket into a connection with a known peer. Cloned for each.
@@ -160,6 +194,13 @@ const OTHER_SECRET: &str = "it probably has another cluster secret, or none";
 const UNKNOWN_SECRET: &str = "it probably has a cluster secret, and we have none";
 
 impl Handshake {
+    /// Connections over `sockets`.
+    fn over(self, sockets: Boxed<Socket>) -> Connected {
+        let sockets = TransportTimeout::with_outgoing_timeout(sockets, self.dial_timeout);
+        let sockets = TransportTimeout::with_ingoing_timeout(sockets, ACCEPT_TIMEOUT);
+        sockets.and_then(move |socket, endpoint| self.clone().run(socket, endpoint)).boxed()
+    }
+
     async fn run(
         self,
         socket: Socket,

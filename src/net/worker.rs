@@ -1,10 +1,10 @@
-//! The swarm's loop. `listen`, `dial`, `routing`, `reach` and `topics` are its parts by subject.
+//! The swarm's loop. `listen`, `dial`, `routing`, `content`, `reach` and `topics` are its parts by subject.
 
+mod content;
 mod dial;
 mod listen;
 mod reach;
 mod routing;
-mod settings;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -23,25 +23,32 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use self::content::Content;
 use self::dial::Dial;
 pub(super) use self::dial::reason;
 pub(super) use self::listen::check_free;
 use self::reach::Reachability;
 use self::routing::Searches;
-use self::settings::Settings;
 use self::topics::Subscription;
-use super::behaviour::{Behaviour, BehaviourArgs, BehaviourEvent};
+use super::behaviour::{Behaviour, BehaviourEvent};
 use super::bootstrap::{FIRST_PEERS, LOOK_EVERY, Round};
 use super::dht::Scope;
-use super::limits::{Connections, Resources};
+use super::limits::Connections;
 use super::peerstore::RECENT_TTL;
-use super::{Cmd, Error, GossipSettings, NetworkArgs, PeerEvent, Shared, addrs, limits, transport};
+use super::plan::{Plan, Settings};
+use super::{Cmd, Error, PeerEvent, Shared, addrs, transport};
 
 /// Silence after which the library would close a connection; ours stay until the connection manager ends them.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Incoming streams of one connection that still negotiate; original peers open hundreds at once.
 const MAX_NEGOTIATING: usize = 1024;
+
+/// How long a peer that misbehaved is shunned.
+const SHUN_FOR: Duration = Duration::from_secs(10 * 60);
+
+/// Peers that are shunned at the same time; a flood of new ones is up to the limits.
+const MAX_SHUNNED: usize = 1024;
 
 /// Runs the swarm.
 pub(super) struct Worker {
@@ -59,38 +66,33 @@ pub(super) struct Worker {
     rounds: Vec<Round>,
     dials: HashMap<PeerId, Dial>,
     searches: Searches,
+    content: Content,
+    /// Connections are remembered for those who ask.
+    has_contacts: bool,
     reach: Reachability,
     looks: u64,
+    /// Peers that misbehaved, and until when their connections end at once.
+    shunned: HashMap<PeerId, Instant>,
 }
 
 impl Worker {
     pub(super) fn new(
-        args: NetworkArgs<'_>,
+        plan: Plan,
         nameless: Vec<Multiaddr>,
         commands: mpsc::Receiver<Cmd>,
         shared: Arc<Shared>,
     ) -> Result<Self, Error> {
-        let local_peer = args.keypair.public().to_peer_id();
+        let local_peer = plan.keypair.public().to_peer_id();
         let (relayed, relay_client) = relay::client::new(local_peer);
-        let transport = transport::build(
-            &args.keypair,
-            args.secret,
-            args.config.dial_peer_timeout.to_std(),
-            Arc::clone(&shared.traffic),
+        let transport = transport::build(transport::Args {
+            keypair: &plan.keypair,
+            secret: plan.secret,
+            dial_timeout: plan.dial_timeout,
+            has_quic: plan.settings.has_quic,
+            traffic: Arc::clone(&shared.traffic),
             relayed,
-        )?;
-        let resources = Resources::new(&args.config.resource_manager);
-        let config = Settings::from(args.config);
-        let behaviour = Behaviour::new(BehaviourArgs {
-            keypair: &args.keypair,
-            gossip: GossipSettings::from(args.config),
-            limits: limits::hard_limits(config.marks, resources),
-            relays: args.config.enable_relay_hop,
-            // a gateway does not help a peer that only its own machine reaches
-            opens_ports: config.listen.iter().any(|addr| !addrs::is_loopback(addr)),
-            relay_client,
-            streams: Arc::clone(&shared.streams),
         })?;
+        let behaviour = Behaviour::new(&plan, relay_client, Arc::clone(&shared.streams))?;
         // the library's own executor: a panic in the handling of one connection ends that connection alone
         let swarm_config = swarm::Config::with_tokio_executor()
             .with_idle_connection_timeout(IDLE_TIMEOUT)
@@ -99,7 +101,7 @@ impl Worker {
             swarm: Swarm::new(transport, behaviour, local_peer, swarm_config),
             commands,
             shared,
-            config,
+            config: plan.settings,
             nameless,
             listening: BTreeSet::new(),
             subscriptions: HashMap::new(),
@@ -108,8 +110,11 @@ impl Worker {
             rounds: Vec::new(),
             dials: HashMap::new(),
             searches: Searches::default(),
+            content: Content::default(),
+            has_contacts: plan.content.is_some(),
             reach: Reachability::default(),
             looks: 0,
+            shunned: HashMap::new(),
         })
     }
 
@@ -135,6 +140,10 @@ impl Worker {
             Cmd::Bootstrap { wanted, respond_to } => self.bootstrap(wanted, Some(respond_to)),
             Cmd::Found { peer, addrs } => self.on_discovered(peer, addrs),
             Cmd::Dial { peer, respond_to } => self.on_dial(peer, respond_to),
+            Cmd::Disconnect { peer, addr, respond_to } => self.on_disconnect(peer, addr.as_ref(), respond_to),
+            Cmd::Shun { peer } => self.on_shun(peer),
+            Cmd::FindProviders { key, found } => self.on_find_providers(&key, found),
+            Cmd::Provide { key, respond_to } => self.on_provide(&key, respond_to),
         }
     }
 
@@ -154,6 +163,13 @@ impl Worker {
             SwarmEvent::Behaviour(BehaviourEvent::Dcutr(event)) => self.on_hole_punched(event),
             SwarmEvent::ExternalAddrConfirmed { address } => self.on_confirmed(&address),
             SwarmEvent::ExternalAddrExpired { address } => self.on_unconfirmed(&address),
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event {
+                connection,
+                result: Ok(latency),
+                ..
+            })) => {
+                self.shared.contacts.answered(connection, latency);
+            }
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event {
                 connection,
                 peer,
@@ -200,6 +216,9 @@ impl Worker {
         debug!(target: "swarm2", %peer, %addr, "connected");
         self.connections.opened(connection, peer, now);
         self.seen.insert(connection, addr.clone());
+        if self.has_contacts {
+            self.shared.contacts.opened(connection, peer, addr, endpoint.is_dialer());
+        }
         {
             let mut store = self.shared.peerstore();
             if endpoint.is_dialer() {
@@ -212,11 +231,25 @@ impl Worker {
             self.shared.streams.tell(PeerEvent::Connected(peer));
         }
         self.end_dial(&peer, Ok(()));
+        if self.shunned.get(&peer).is_some_and(|until| now < *until) {
+            self.swarm.close_connection(connection);
+        }
+    }
+
+    fn on_shun(&mut self, peer: PeerId) {
+        let now = Instant::now();
+        self.shunned.retain(|_, until| now < *until);
+        if self.shunned.len() < MAX_SHUNNED {
+            self.shunned.insert(peer, now + SHUN_FOR);
+        }
+        // the error says that there is none
+        let _ = self.swarm.disconnect_peer_id(peer);
     }
 
     fn on_closed(&mut self, peer: PeerId, connection: ConnectionId, was_last: bool) {
         self.connections.closed(connection);
         self.seen.remove(&connection);
+        self.shared.contacts.closed(connection);
         if !was_last {
             return;
         }
@@ -233,6 +266,7 @@ impl Worker {
         debug!(target: "identify", %peer, agent = info.agent_version, "identified");
         let Some(seen) = self.seen.get(&connection).cloned() else { return };
         let now = Instant::now();
+        self.shared.contacts.identified(peer, &info);
         let claimed: Vec<Multiaddr> =
             info.listen_addrs.iter().filter_map(|addr| addrs::claimed_by(&peer, addr)).collect();
         self.on_routable(peer, &info.protocols, &claimed, &seen);

@@ -19,6 +19,7 @@ mod fetch;
 mod frames;
 mod peer;
 mod serve;
+mod stat;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -32,6 +33,8 @@ use multihash_codetable::{Code, MultihashDigest as _};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use self::peer::Server;
+use self::stat::Counters;
+pub use self::stat::Stat;
 pub(super) use self::worker::start;
 use super::{Error, Network, Stream};
 
@@ -59,8 +62,45 @@ pub trait Blocks: Send + Sync {
     }
 }
 
+/// The multihash of `data` by a function's code and the length of the digest; `None` if it cannot be computed.
+pub type Digest = fn(code: u64, len: u8, data: &[u8]) -> Option<Multihash<64>>;
+
+/// A block and where it is from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// Its bytes, which give its CID.
+    pub block: Bytes,
+    /// Who sent it; nobody where the CID itself holds it.
+    pub from: Option<PeerId>,
+}
+
+/// How the swarm's two users differ.
+pub(super) struct Rules {
+    /// How blocks of others are named.
+    pub(super) digest: Digest,
+    /// A peer that sends what nobody asked for loses its connection.
+    pub(super) drops_liars: bool,
+    /// Served from the start.
+    pub(super) blocks: Option<Arc<dyn Blocks>>,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { digest: listed, drops_liars: false, blocks: None }
+    }
+}
+
+/// The functions of the library's table.
+fn listed(code: u64, len: u8, data: &[u8]) -> Option<Multihash<64>> {
+    let hash = Code::try_from(code).ok()?.digest(data);
+    Multihash::wrap(code, hash.digest().get(..usize::from(len))?).ok()
+}
+
 /// Bitswap, as [`Network`] sees it.
 pub(super) struct Bitswap {
+    digest: Digest,
+    drops_liars: bool,
+    counters: Counters,
     events: mpsc::Sender<Event>,
     given_up: Arc<GivenUp>,
     server: Arc<Server>,
@@ -71,21 +111,40 @@ enum Event {
     Fetch {
         cid: Cid,
         likely: Vec<PeerId>,
-        respond_to: oneshot::Sender<Bytes>,
+        asker: Asker,
+    },
+    /// What we want, and who can be asked.
+    Stat {
+        respond_to: oneshot::Sender<(Vec<Cid>, Vec<PeerId>)>,
     },
     Received(Received),
     /// It does not speak bitswap, whatever it told.
     Mute(PeerId),
 }
 
+/// Who waits for a block.
+struct Asker {
+    respond_to: oneshot::Sender<Fetched>,
+    /// Told when no peer is left that may have it.
+    missing: Option<Arc<Notify>>,
+}
+
 /// A message's news for those who fetch.
 struct Received {
     peer: PeerId,
-    /// Under the CIDs that their bytes give.
-    blocks: Vec<(Cid, Bytes)>,
+    blocks: Vec<Named>,
+    /// Blocks whose name could not be computed, which nobody asks for.
+    n_unnamed: usize,
     presences: Vec<(Cid, bool)>,
     /// Its place among the bytes of the peer that are not digested yet.
     _budget: frames::Budget,
+}
+
+/// A block under the CID that its bytes give; one without a prefix under either of two.
+struct Named {
+    cid: Cid,
+    other: Option<Cid>,
+    data: Bytes,
 }
 
 /// CIDs whose future was dropped. The lock is taken for a moment by whoever drops and by the worker.
@@ -105,7 +164,7 @@ impl GivenUp {
 struct Waiting<'a> {
     given_up: &'a GivenUp,
     cid: Cid,
-    block: oneshot::Receiver<Bytes>,
+    block: oneshot::Receiver<Fetched>,
     is_done: bool,
 }
 
@@ -122,9 +181,20 @@ impl Drop for Waiting<'_> {
 }
 
 impl Bitswap {
-    pub(super) fn new() -> (Self, worker::Inbox) {
+    pub(super) fn new(rules: Rules) -> (Self, worker::Inbox) {
         let (events, inbox) = mpsc::channel(MAX_EVENTS);
-        let bitswap = Self { events, given_up: Arc::default(), server: Arc::default() };
+        let server = Arc::<Server>::default();
+        if let Some(blocks) = rules.blocks {
+            server.serve(blocks);
+        }
+        let bitswap = Self {
+            digest: rules.digest,
+            drops_liars: rules.drops_liars,
+            counters: Counters::default(),
+            events,
+            given_up: Arc::default(),
+            server,
+        };
         (bitswap, worker::Inbox::new(inbox))
     }
 }
@@ -143,15 +213,26 @@ impl Network {
     /// Asks connected peers for a block, `likely` ones first, and those that connect later, until one sends it. Has no
     /// time limit of its own: drop the future to give up.
     pub async fn fetch_block(&self, cid: Cid, likely: &[PeerId]) -> Result<Bytes, Error> {
+        self.fetch_block_from(cid, likely, None).await.map(|fetched| fetched.block)
+    }
+
+    /// The same, and who sent it. `missing` is notified when all connected peers say that they have not got it, and
+    /// when there are none.
+    pub async fn fetch_block_from(
+        &self,
+        cid: Cid,
+        likely: &[PeerId],
+        missing: Option<Arc<Notify>>,
+    ) -> Result<Fetched, Error> {
         if cid.hash().code() == IDENTITY {
-            return Ok(Bytes::copy_from_slice(cid.hash().digest()));
-        }
-        if !is_verifiable(cid.hash().code(), usize::from(cid.hash().size())) {
-            return Err(Error::Unverifiable { cid, code: cid.hash().code() });
+            return Ok(Fetched { block: Bytes::copy_from_slice(cid.hash().digest()), from: None });
         }
         let bitswap = &self.shared.bitswap;
+        if !is_verifiable(bitswap.digest, cid.hash().code(), cid.hash().size()) {
+            return Err(Error::Unverifiable { cid, code: cid.hash().code() });
+        }
         let (respond_to, block) = oneshot::channel();
-        let event = Event::Fetch { cid, likely: likely.to_vec(), respond_to };
+        let event = Event::Fetch { cid, likely: likely.to_vec(), asker: Asker { respond_to, missing } };
         bitswap.events.send(event).await.map_err(|_| Error::Stopped)?;
         let mut waiting = Waiting { given_up: &bitswap.given_up, cid, block, is_done: false };
         let block = (&mut waiting.block).await;
@@ -161,24 +242,20 @@ impl Network {
 }
 
 /// Whether we can recompute such a digest.
-fn is_verifiable(code: u64, size: usize) -> bool {
-    size >= MIN_DIGEST_BYTES
-        && code != IDENTITY
-        && Code::try_from(code).is_ok_and(|code| size <= usize::from(code.digest(&[]).size()))
+fn is_verifiable(digest: Digest, code: u64, size: u8) -> bool {
+    usize::from(size) >= MIN_DIGEST_BYTES && code != IDENTITY && digest(code, size, &[]).is_some()
 }
 
 /// The CID that a block's own bytes give it, by the prefix it came with: version, codec, hash, length of the digest.
-fn name(prefix: &[u8], data: &[u8]) -> Option<Cid> {
+fn name(digest: Digest, prefix: &[u8], data: &[u8]) -> Option<Cid> {
     let (version, rest) = unsigned_varint::decode::u64(prefix).ok()?;
     let (codec, rest) = unsigned_varint::decode::u64(rest).ok()?;
     let (code, rest) = unsigned_varint::decode::u64(rest).ok()?;
-    let (size, rest) = unsigned_varint::decode::usize(rest).ok()?;
-    if !rest.is_empty() || !is_verifiable(code, size) {
+    let (size, rest) = unsigned_varint::decode::u8(rest).ok()?;
+    if !rest.is_empty() || usize::from(size) < MIN_DIGEST_BYTES || code == IDENTITY {
         return None;
     }
-    let digest = Code::try_from(code).ok()?.digest(data);
-    let hash = Multihash::wrap(code, digest.digest().get(..size)?).ok()?;
-    Cid::new(version.try_into().ok()?, codec, hash).ok()
+    Cid::new(version.try_into().ok()?, codec, digest(code, size, data)?).ok()
 }
 
 /// What a CID is besides its digest.

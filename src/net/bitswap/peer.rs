@@ -19,7 +19,7 @@ use crate::wire::bitswap_pb::{Builder, Entry, Message, Want};
 const GOAL_BYTES: usize = 512 << 10;
 
 /// Longest block that is sent, alone in its message if need be; an original reads messages of twice this.
-const MAX_BLOCK_BYTES: usize = 2 << 20;
+pub(super) const MAX_BLOCK_BYTES: usize = 2 << 20;
 
 /// A peer that asks whether we have a block this small gets it at once.
 const MAX_REPLACED_BYTES: usize = 1024;
@@ -150,9 +150,19 @@ async fn answer(server: Arc<Server>, ledger: Arc<Ledger>, peer: PeerId, network:
             if answers.is_empty() {
                 continue;
             }
-            if let Err(e) = send(&network, peer, &mut stream, &answers).await {
-                debug!(target: "bitswap", %peer, "cannot answer: {e}");
-                stream = None;
+            match send(&network, peer, &mut stream, &answers).await {
+                Ok(()) => {
+                    let blocks = answers.iter().filter_map(|(_, answer)| match answer {
+                        Answer::Block(block) => Some(block.len()),
+                        Answer::Has | Answer::HasNot => None,
+                    });
+                    let (n_blocks, n_bytes) = blocks.fold((0, 0), |(n, bytes), len| (n + 1, bytes + len));
+                    network.shared.bitswap.counters.sent(n_blocks, n_bytes);
+                }
+                Err(e) => {
+                    debug!(target: "bitswap", %peer, "cannot answer: {e}");
+                    stream = None;
+                }
             }
         }
     };

@@ -149,7 +149,7 @@ async fn answer(answers: &mut Wantlists) -> (Vec<Vec<u8>>, Vec<(Cid, bool)>) {
     for part in Message::decode(&bytes).unwrap().parts() {
         match part {
             Part::Block { prefix, data } => {
-                assert_eq!(name(prefix, data), Some(cid_of(data)));
+                assert_eq!(name(super::listed, prefix, data), Some(cid_of(data)));
                 blocks.push(data.to_vec());
             }
             Part::Presence { cid, has } => presences.push((Cid::try_from(cid).unwrap(), has)),

@@ -6,14 +6,15 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use cluster_compat::types::{Cid, PeerId};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::super::PeerEvent;
 use super::fetch::{Effect, Wants};
 use super::frames::{Allowance, Reader};
-use super::peer::{self, Outbox};
+use super::peer::{self, MAX_BLOCK_BYTES, Outbox};
+use super::{Asker, Fetched, Named};
 use super::{Error, Event, Network, PROTOCOLS, Received, Stream, name};
 use crate::task::Tasks;
 use crate::wire::bitswap_pb::{Message, Part};
@@ -60,7 +61,7 @@ struct Worker {
     inbox: mpsc::Receiver<Event>,
     peer_events: broadcast::Receiver<PeerEvent>,
     wants: Wants,
-    waiting: HashMap<Cid, Vec<oneshot::Sender<Bytes>>>,
+    waiting: HashMap<Cid, Vec<Asker>>,
     peers: HashMap<PeerId, Peer>,
     /// Of the events that are being handled.
     effects: Vec<Effect>,
@@ -96,10 +97,15 @@ impl Worker {
     fn on_event(&mut self, event: Event) {
         match event {
             // given up before we came to it
-            Event::Fetch { respond_to, .. } if respond_to.is_closed() => {}
-            Event::Fetch { cid, likely, respond_to } => {
-                self.waiting.entry(cid).or_default().push(respond_to);
+            Event::Fetch { asker, .. } if asker.respond_to.is_closed() => {}
+            Event::Fetch { cid, likely, asker } => {
+                self.waiting.entry(cid).or_default().push(asker);
                 self.wants.wanted(cid, &likely, Instant::now(), &mut self.effects);
+            }
+            Event::Stat { respond_to } => {
+                let mut peers: Vec<PeerId> = self.peers.keys().copied().collect();
+                peers.sort_unstable();
+                let _ = respond_to.send((self.waiting.keys().copied().collect(), peers));
             }
             Event::Received(received) => self.on_received(received),
             Event::Mute(peer) => self.forget(peer),
@@ -111,12 +117,27 @@ impl Worker {
         let peer = received.peer;
         // whoever sends answers speaks bitswap, whether it said so or not
         self.greet(peer);
-        for (cid, block) in received.blocks {
-            if self.wants.received(peer, &cid, now, &mut self.effects) {
-                for respond_to in self.waiting.remove(&cid).unwrap_or_default() {
-                    let _ = respond_to.send(block.clone());
+        let mut n_unasked = received.n_unnamed;
+        for Named { cid, other, data } in received.blocks {
+            let mut is_wanted = false;
+            for cid in [Some(cid), other].into_iter().flatten() {
+                if self.wants.received(peer, &cid, now, &mut self.effects) {
+                    is_wanted = true;
+                    for asker in self.waiting.remove(&cid).unwrap_or_default() {
+                        let _ = asker.respond_to.send(Fetched { block: data.clone(), from: Some(peer) });
+                    }
                 }
             }
+            if !is_wanted {
+                self.network.shared.bitswap.counters.received_in_vain(data.len());
+                let was_wanted = |cid: &Cid| self.wants.was_wanted(cid);
+                n_unasked += usize::from(!was_wanted(&cid) && !other.as_ref().is_some_and(was_wanted));
+            }
+        }
+        if n_unasked > 0 && self.network.shared.bitswap.drops_liars {
+            warn!(target: "bitswap", %peer, n_unasked, "dropping a peer that sends blocks nobody asked for");
+            self.network.shun(peer);
+            return;
         }
         for (cid, has) in received.presences {
             self.wants.told(peer, &cid, has, now, &mut self.effects);
@@ -126,7 +147,7 @@ impl Worker {
     fn on_given_up(&mut self, cids: Vec<Cid>) {
         for cid in cids {
             let Some(waiting) = self.waiting.get_mut(&cid) else { continue };
-            waiting.retain(|respond_to| !respond_to.is_closed());
+            waiting.retain(|asker| !asker.respond_to.is_closed());
             if waiting.is_empty() {
                 self.waiting.remove(&cid);
                 self.wants.given_up(&cid, Instant::now(), &mut self.effects);
@@ -200,13 +221,23 @@ impl Worker {
     fn perform(&mut self) {
         let mut told: Vec<PeerId> = Vec::new();
         for effect in self.effects.drain(..) {
-            let (Effect::Ask { peer, .. } | Effect::Cancel { peer, .. } | Effect::Forget { peer, .. }) =
-                effect;
+            let peer = match effect {
+                Effect::Ask { peer, .. } | Effect::Cancel { peer, .. } | Effect::Forget { peer, .. } => peer,
+                Effect::Missing { cid } => {
+                    for missing in
+                        self.waiting.get(&cid).into_iter().flatten().flat_map(|asker| &asker.missing)
+                    {
+                        missing.notify_one();
+                    }
+                    continue;
+                }
+            };
             let Some(known) = self.peers.get(&peer) else { continue };
             match effect {
                 Effect::Ask { cid, want, priority, .. } => known.outbox.ask(cid, want, priority),
                 Effect::Cancel { cid, .. } => known.outbox.cancel(&cid),
                 Effect::Forget { cid, .. } => known.outbox.forget(&cid),
+                Effect::Missing { .. } => {}
             }
             if !told.contains(&peer) {
                 told.push(peer);
@@ -270,16 +301,29 @@ async fn read(
     while let Some((bytes, budget)) = reader.next().await? {
         let bytes = Bytes::from(bytes);
         let message = Message::decode(&bytes).map_err(std::io::Error::other)?;
-        let (mut blocks, mut presences, mut has_wants) = (Vec::new(), Vec::new(), message.is_full);
+        let (mut blocks, mut n_unnamed, mut n_data_bytes) = (Vec::new(), 0, 0);
+        let (mut presences, mut has_wants) = (Vec::new(), message.is_full);
         for part in message.parts() {
             match part {
                 Part::Entry(_) => has_wants = true,
                 Part::Block { prefix, data } => {
-                    blocks.extend(name(prefix, data).map(|cid| (cid, owned(&bytes, data))));
+                    n_data_bytes += data.len();
+                    match name(bitswap.digest, prefix, data) {
+                        Some(cid) if data.len() <= MAX_BLOCK_BYTES => {
+                            blocks.push(Named { cid, other: None, data: owned(&bytes, data) });
+                        }
+                        _ => n_unnamed += 1,
+                    }
                 }
                 Part::OldBlock(data) => {
-                    let names = OLD_PREFIXES.iter().filter_map(|prefix| name(prefix, data));
-                    blocks.extend(names.map(|cid| (cid, owned(&bytes, data))));
+                    n_data_bytes += data.len();
+                    let mut names = OLD_PREFIXES.iter().map(|prefix| name(bitswap.digest, prefix, data));
+                    match (names.next().flatten(), names.next().flatten()) {
+                        (Some(cid), other) if data.len() <= MAX_BLOCK_BYTES => {
+                            blocks.push(Named { cid, other, data: owned(&bytes, data) });
+                        }
+                        _ => n_unnamed += 1,
+                    }
                 }
                 Part::Presence { cid, has } => {
                     presences.extend(Cid::try_from(cid).ok().map(|cid| (cid, has)));
@@ -289,10 +333,11 @@ async fn read(
         if has_wants {
             bitswap.server.wanted(peer, &message, network, tasks);
         }
-        if blocks.is_empty() && presences.is_empty() {
+        bitswap.counters.received(blocks.len() + n_unnamed, n_data_bytes);
+        if blocks.is_empty() && presences.is_empty() && n_unnamed == 0 {
             continue;
         }
-        let received = Received { peer, blocks, presences, _budget: budget };
+        let received = Received { peer, blocks, n_unnamed, presences, _budget: budget };
         if bitswap.events.send(Event::Received(received)).await.is_err() {
             return Ok(());
         }

@@ -6,8 +6,8 @@
 //!             └──── questions, answers ◀─────┘
 //! ```
 //!
-//! The library's own discovery speaks of another service and cannot be told of ours. Where the system has no
-//! multicast, or somebody else keeps the port, this ends with a warning and the peer goes on without.
+//! Peers of a cluster look for one service, IPFS peers for another; the library's own discovery knows the latter alone
+//! and answers on its own terms, so both are done here. Where the system has no multicast, or somebody else keeps the port, this ends with a warning and the peer goes on without.
 
 mod packet;
 
@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use self::packet::Packet;
+pub(super) use self::packet::Service;
 use super::{Cmd, Shared, addrs};
 
 const PORT: u16 = 5353;
@@ -52,6 +53,7 @@ const INTERFACES_V6: &str = "/proc/net/if_inet6";
 
 /// Finds peers, and lets others find this one.
 pub(super) struct Mdns {
+    service: Service,
     local_peer: PeerId,
     shared: Arc<Shared>,
     found: mpsc::Sender<Cmd>,
@@ -66,8 +68,14 @@ pub(super) struct Mdns {
 
 impl Mdns {
     /// Nothing is sent yet.
-    pub(super) fn new(local_peer: PeerId, shared: Arc<Shared>, found: mpsc::Sender<Cmd>) -> Self {
+    pub(super) fn new(
+        service: Service,
+        local_peer: PeerId,
+        shared: Arc<Shared>,
+        found: mpsc::Sender<Cmd>,
+    ) -> Self {
         Self {
+            service,
             local_peer,
             shared,
             found,
@@ -104,7 +112,7 @@ impl Mdns {
                 () = stop.cancelled() => break,
                 () = &mut ask => {
                     self.join();
-                    self.send(&packet::question()).await;
+                    self.send(&packet::question(self.service)).await;
                     ask.as_mut().reset(Instant::now() + pause);
                     pause = pause.mul_f64(rand::rng().random_range(1.5..2.5)).min(LAST_PAUSE);
                 }
@@ -123,7 +131,7 @@ impl Mdns {
                 return tokio::time::sleep(ANSWER_PAUSE).await;
             }
         };
-        match packet::decode(&buffer[..n_bytes]) {
+        match packet::decode(self.service, &buffer[..n_bytes]) {
             Packet::Question => self.send_answer().await,
             Packet::Peers(found) => {
                 for (peer, addrs) in found {
@@ -144,7 +152,7 @@ impl Mdns {
             return;
         }
         self.answered_at = Some(now);
-        match packet::answer(&self.instance, &self.local_peer, &self.listening()) {
+        match packet::answer(self.service, &self.instance, &self.local_peer, &self.listening()) {
             Some(answer) => self.send(&answer).await,
             None => debug!(target: "mdns", "no address to answer with"),
         }

@@ -11,8 +11,23 @@ use libp2p::multiaddr::Protocol;
 
 use crate::net::addrs;
 
-/// What peers of a cluster look for.
-const SERVICE: &str = "_ipfs-cluster-discovery._udp.local.";
+/// Who is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::net) enum Service {
+    /// Peers of a cluster.
+    Cluster,
+    /// IPFS peers.
+    Node,
+}
+
+impl Service {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Cluster => "_ipfs-cluster-discovery._udp.local.",
+            Self::Node => "_p2p._udp.local.",
+        }
+    }
+}
 
 /// Before each address.
 const PREFIX: &str = "dnsaddr=";
@@ -41,15 +56,20 @@ pub(super) enum Packet {
 }
 
 /// Asks for peers.
-pub(super) fn question() -> Vec<u8> {
-    let Some(service) = name(SERVICE) else { return Vec::new() };
+pub(super) fn question(service: Service) -> Vec<u8> {
+    let Some(service) = name(service.name()) else { return Vec::new() };
     let mut message = Message::new(0, MessageType::Query, OpCode::Query);
     message.add_query(Query::query(service, RecordType::PTR));
     message.to_vec().unwrap_or_default()
 }
 
 /// Says where a peer is. `None` without an address that is of use on the local network.
-pub(super) fn answer(instance: &str, peer: &PeerId, listening: &[Multiaddr]) -> Option<Vec<u8>> {
+pub(super) fn answer(
+    service: Service,
+    instance: &str,
+    peer: &PeerId,
+    listening: &[Multiaddr],
+) -> Option<Vec<u8>> {
     let fit: Vec<&Multiaddr> = listening.iter().filter(|addr| is_suitable(addr)).collect();
     let texts: Vec<String> = fit
         .iter()
@@ -60,8 +80,8 @@ pub(super) fn answer(instance: &str, peer: &PeerId, listening: &[Multiaddr]) -> 
     if texts.is_empty() {
         return None;
     }
-    let service = name(SERVICE)?;
-    let full = name(&format!("{instance}.{SERVICE}"))?;
+    let full = name(&format!("{instance}.{}", service.name()))?;
+    let service = name(service.name())?;
     let host = name(&format!("{instance}.local."))?;
     let mut message = Message::new(0, MessageType::Response, OpCode::Query);
     message.metadata.authoritative = true;
@@ -82,8 +102,8 @@ pub(super) fn answer(instance: &str, peer: &PeerId, listening: &[Multiaddr]) -> 
 }
 
 /// Reads a packet, which may hold anything.
-pub(super) fn decode(bytes: &[u8]) -> Packet {
-    let (Ok(message), Some(service)) = (Message::from_vec(bytes), name(SERVICE)) else {
+pub(super) fn decode(service: Service, bytes: &[u8]) -> Packet {
+    let (Ok(message), Some(service)) = (Message::from_vec(bytes), name(service.name())) else {
         return Packet::Other;
     };
     if message.metadata.message_type == MessageType::Query {
@@ -164,10 +184,10 @@ mod tests {
             "/dns4/box.local/tcp/9096",
             &relayed,
         ]);
-        let packet = answer("abc", &peer, &listening).unwrap();
+        let packet = answer(Service::Node, "abc", &peer, &listening).unwrap();
         let told = addrs(&["/ip4/10.0.0.7/tcp/9096", "/ip6/fd00::2/tcp/9096", "/dns4/box.local/tcp/9096"]);
-        assert_eq!(decode(&packet), Packet::Peers([(peer, told)].into()));
-        assert!(answer("abc", &peer, &listening[3..4]).is_none());
+        assert_eq!(decode(Service::Node, &packet), Packet::Peers([(peer, told)].into()));
+        assert!(answer(Service::Node, "abc", &peer, &listening[3..4]).is_none());
     }
 
     #[test]
@@ -175,16 +195,20 @@ mod tests {
         let listening: Vec<Multiaddr> = (0..100)
             .map(|i| format!("/ip6/2001:db8:1234:5678:9abc:def0:1234:{i}/tcp/9096").parse().unwrap())
             .collect();
-        assert!(answer(&"a".repeat(63), &PeerId::random(), &listening).unwrap().len() < 1500 + 200);
+        assert!(
+            answer(Service::Cluster, &"a".repeat(63), &PeerId::random(), &listening).unwrap().len()
+                < 1500 + 200
+        );
     }
 
     #[test]
     fn a_question_is_recognised_and_those_for_others_are_not() {
-        assert_eq!(decode(&question()), Packet::Question);
+        assert_eq!(decode(Service::Cluster, &question(Service::Cluster)), Packet::Question);
+        assert_eq!(decode(Service::Node, &question(Service::Cluster)), Packet::Other);
         let other = Query::query(name("_p2p._udp.local.").unwrap(), RecordType::PTR);
         let mut message = Message::new(0, MessageType::Query, OpCode::Query);
         message.add_query(other);
-        assert_eq!(decode(&message.to_vec().unwrap()), Packet::Other);
+        assert_eq!(decode(Service::Cluster, &message.to_vec().unwrap()), Packet::Other);
     }
 
     #[test]
@@ -198,21 +222,25 @@ mod tests {
             1,
             txt(vec![text.as_bytes()]),
         ));
-        let ours = name(&format!("x.{SERVICE}")).unwrap();
+        let ours = name(&format!("x.{}", Service::Cluster.name())).unwrap();
         message.add_answer(Record::from_rdata(
             ours,
             1,
             txt(strange.iter().map(|text| text.as_bytes()).collect()),
         ));
-        assert_eq!(decode(&message.to_vec().unwrap()), Packet::Other);
+        assert_eq!(decode(Service::Cluster, &message.to_vec().unwrap()), Packet::Other);
     }
 
     #[test]
     fn no_packet_does_harm() {
         let mut rng = StdRng::seed_from_u64(1);
-        let packet =
-            answer("abc", &PeerId::random(), &addrs(&["/ip4/10.0.0.7/tcp/9096", "/ip6/fd00::2/tcp/1"]))
-                .unwrap();
+        let packet = answer(
+            Service::Node,
+            "abc",
+            &PeerId::random(),
+            &addrs(&["/ip4/10.0.0.7/tcp/9096", "/ip6/fd00::2/tcp/1"]),
+        )
+        .unwrap();
         for _ in 0..20_000 {
             let mut bytes = packet.clone();
             for _ in 0..rng.random_range(1..6) {
@@ -220,7 +248,7 @@ mod tests {
                 bytes[at] = rng.random();
             }
             bytes.truncate(rng.random_range(0..=bytes.len()));
-            decode(&bytes);
+            decode(Service::Cluster, &bytes);
         }
     }
 }

@@ -55,6 +55,22 @@ impl Worker {
         }
     }
 
+    pub(super) fn on_disconnect(
+        &mut self,
+        peer: PeerId,
+        addr: Option<&Multiaddr>,
+        respond_to: oneshot::Sender<usize>,
+    ) {
+        let meant = self
+            .shared
+            .contacts
+            .find(|known| known.peer == peer && addr.is_none_or(|addr| known.addr == *addr));
+        for id in &meant {
+            self.swarm.close_connection(*id);
+        }
+        let _ = respond_to.send(meant.len());
+    }
+
     /// Connects to a peer that was found, unless there is enough to do already.
     pub(super) fn on_discovered(&mut self, peer: PeerId, addrs: Vec<Multiaddr>) {
         {

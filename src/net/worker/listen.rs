@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -26,7 +26,8 @@ impl Worker {
         for addr in &configured {
             match addrs::listen_kind(addr)? {
                 addrs::Listen::Tcp => usable.push(addr),
-                addrs::Listen::Ignored => {
+                addrs::Listen::Quic if self.config.has_quic => usable.push(addr),
+                addrs::Listen::Quic | addrs::Listen::Ignored => {
                     warn!(target: "cluster", "not listening on {addr}: only TCP is supported");
                 }
             }
@@ -104,10 +105,15 @@ pub(in crate::net) fn check_free(addr: &Multiaddr) -> Result<(), Error> {
         Some(Protocol::Ip6(ip)) => ip.into(),
         _ => return Ok(()),
     };
-    let Some(Protocol::Tcp(port)) = parts.next() else { return Ok(()) };
+    let port = parts.next();
     let is_in_use = |ip: IpAddr| {
+        let bound = match port {
+            Some(Protocol::Tcp(port)) => TcpListener::bind(SocketAddr::new(ip, port)).map(drop),
+            Some(Protocol::Udp(port)) => UdpSocket::bind(SocketAddr::new(ip, port)).map(drop),
+            _ => Ok(()),
+        };
         // what else may be wrong, listening itself will say
-        TcpListener::bind(SocketAddr::new(ip, port)).is_err_and(|e| e.kind() == io::ErrorKind::AddrInUse)
+        bound.is_err_and(|e| e.kind() == io::ErrorKind::AddrInUse)
     };
     // this socket for `::` would take IPv4 too, which ours leaves to others
     let is_both = ip == IpAddr::V6(Ipv6Addr::UNSPECIFIED);

@@ -9,14 +9,11 @@ use libp2p::kad::{self, InboundRequest, QueryId, QueryResult};
 use tracing::debug;
 
 use super::Worker;
-use crate::net::dht::{self, Dht, Scope};
+use crate::net::dht::{self, Dht, MAX_ADDRS_PER_PEER, Scope};
 use crate::net::peerstore::RECENT_TTL;
 
 /// Searches at the same time; whoever wants one more goes without.
 const MAX_SEARCHES: usize = 64;
-
-/// Addresses of one peer in a table.
-const MAX_ADDRS_PER_PEER: usize = 16;
 
 /// Searches under way.
 #[derive(Debug, Default)]
@@ -92,15 +89,30 @@ impl Worker {
                 self.on_progress(scope, id, result, step.last);
             }
             // original peers push a provider record for each block of their DAG
-            kad::Event::InboundRequest {
-                request: InboundRequest::AddProvider { .. } | InboundRequest::PutRecord { .. },
-            } => {}
+            kad::Event::InboundRequest { request: InboundRequest::AddProvider { record: Some(record) } }
+                if self.has_contacts =>
+            {
+                self.on_add_provider(scope, record);
+            }
             _ => {}
         }
     }
 
     fn on_progress(&mut self, scope: Scope, id: QueryId, result: QueryResult, is_last: bool) {
-        let QueryResult::GetClosestPeers(result) = result else { return };
+        let result = match result {
+            QueryResult::GetClosestPeers(result) => result,
+            QueryResult::GetProviders(result) => {
+                if let Ok(kad::GetProvidersOk::FoundProviders { providers, .. }) = result {
+                    self.on_providers(scope, id, providers);
+                }
+                if is_last {
+                    self.on_query_over(scope, id, true);
+                }
+                return;
+            }
+            QueryResult::StartProviding(result) => return self.on_query_over(scope, id, result.is_ok()),
+            _ => return,
+        };
         let Some(peer) = self.searches.queries.get(&(scope, id)).copied() else { return };
         let (Ok(kad::GetClosestPeersOk { peers, .. })
         | Err(kad::GetClosestPeersError::Timeout { peers, .. })) = result;
@@ -120,7 +132,7 @@ impl Worker {
         }
     }
 
-    fn dht(&mut self, scope: Scope) -> &mut Dht {
+    pub(super) fn dht(&mut self, scope: Scope) -> &mut Dht {
         let behaviour = self.swarm.behaviour_mut();
         match scope {
             Scope::Wan => &mut behaviour.wan,

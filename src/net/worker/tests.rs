@@ -8,9 +8,9 @@ use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 
 use super::*;
-use crate::net::bitswap::Bitswap;
+use crate::net::bitswap::{Bitswap, Rules};
 use crate::net::streams::Streams;
-use crate::net::{MAX_COMMANDS, Network};
+use crate::net::{MAX_COMMANDS, Network, NetworkArgs};
 use crate::task::Tasks;
 
 /// Longest wait for anything below.
@@ -37,7 +37,7 @@ async fn start(change: impl FnOnce(&mut Worker)) -> Peer {
     let (keypair, tasks) = (Keypair::generate_ed25519(), Tasks::new());
     let local_peer = keypair.public().to_peer_id();
     let (commands, inbox) = mpsc::channel(MAX_COMMANDS);
-    let (bitswap, _) = Bitswap::new();
+    let (bitswap, _) = Bitswap::new(Rules::default());
     let shared = Arc::new(Shared::new(Instant::now(), Streams::new(local_peer, LIMIT), bitswap));
     let args = NetworkArgs {
         keypair,
@@ -46,7 +46,7 @@ async fn start(change: impl FnOnce(&mut Worker)) -> Peer {
         peerstore: vec![],
         tasks: tasks.clone(),
     };
-    let mut worker = Worker::new(args, vec![], inbox, Arc::clone(&shared)).unwrap();
+    let mut worker = Worker::new(Plan::of_cluster(args), vec![], inbox, Arc::clone(&shared)).unwrap();
     worker.listen().await.unwrap();
     change(&mut worker);
     tasks.spawn("network", worker.run(tasks.token()));

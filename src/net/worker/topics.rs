@@ -27,7 +27,10 @@ impl Worker {
         messages: mpsc::Sender<Message>,
     ) {
         let hash = topic.ident.hash();
-        let gossip = &mut self.swarm.behaviour_mut().gossip;
+        let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() else {
+            error!(target: "pubsub", topic = %hash, "cannot subscribe: this swarm has no gossip");
+            return;
+        };
         if let Err(e) = gossip.subscribe(&topic.ident) {
             error!(target: "pubsub", topic = %hash, "cannot subscribe: {e}");
         }
@@ -39,7 +42,8 @@ impl Worker {
     }
 
     pub(super) fn on_publish(&mut self, topic: &Topic, data: Vec<u8>) {
-        match self.swarm.behaviour_mut().gossip.publish(topic.ident.hash(), data) {
+        let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() else { return };
+        match gossip.publish(topic.ident.hash(), data) {
             Ok(_) | Err(PublishError::NoPeersSubscribedToTopic) => {}
             Err(e) => warn!(target: "pubsub", topic = %topic.ident, "message not published: {e}"),
         }
@@ -49,11 +53,9 @@ impl Worker {
         match event {
             gossipsub::Event::Message { propagation_source, message_id, message } => {
                 let acceptance = self.deliver(propagation_source, message);
-                self.swarm.behaviour_mut().gossip.report_message_validation_result(
-                    &message_id,
-                    &propagation_source,
-                    acceptance,
-                );
+                if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
+                    gossip.report_message_validation_result(&message_id, &propagation_source, acceptance);
+                }
             }
             gossipsub::Event::Subscribed { peer_id, topic } => {
                 if let Some(subscription) = self.subscriptions.get_mut(&topic) {
