@@ -1,166 +1,164 @@
-//! Directories: the tree of an upload's names, and its nodes once the content is known.
+//! Nodes of directories, once the content of all their files is known.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::ops::Range;
 
 use cluster_compat::types::Cid;
 
 use super::hash::CidBuilder;
+use super::tree::{Dir, Kind, Tree};
 use super::unixfs::{Link, Node, directory};
 use super::{Error, files, hamt};
 
 /// Bytes of names and CIDs above which a directory is sharded. (Go: `boxo/ipld/unixfs/io`)
 const HAMT_ABOVE: usize = 262_144;
 
-/// A directory by name.
-#[derive(Debug, Default)]
-pub(super) struct Tree {
-    entries: BTreeMap<Vec<u8>, Entry>,
+/// Nodes of a directory and all beneath it, children before parents. A walk rather than a function, so that the caller
+/// may wait for room between nodes; it holds four bytes for each entry, sixteen more while the directory is sharded,
+/// and the nodes that are not complete.
+pub(super) struct Nodes<'a> {
+    tree: &'a Tree,
+    /// All entries, those of a directory together.
+    entries: Vec<u32>,
+    cids: CidBuilder,
+    /// Length of a CID of a directory, for the size rule.
+    cid_len: usize,
+    open: Vec<Open>,
+    /// What is complete and was not given out.
+    complete: VecDeque<Step>,
 }
 
-/// One entry of a directory.
-#[derive(Debug)]
-enum Entry {
-    Directory(Tree),
-    /// A file or link: CID and cumulative size.
-    Leaf(Cid, u64),
+/// A directory whose entries are being visited.
+struct Open {
+    path: Vec<u8>,
+    /// Its own entry in the directory above, and the hash of its name where that one is sharded.
+    id: Option<(u32, u64)>,
+    todo: Todo,
 }
 
-impl Tree {
-    /// The directory at `path`, made if it is missing. Empty names stand for the directory itself.
-    pub(super) fn directory<'a>(&mut self, path: impl Iterator<Item = &'a [u8]>) -> Result<&mut Tree, Error> {
-        Ok(self.descend(path)?.0)
-    }
+/// What is still to visit, and what was.
+enum Todo {
+    /// Entries in the order of their names.
+    Basic { rest: Range<usize>, links: Vec<Link> },
+    /// Entries in the order of their hashes, the last one first.
+    Sharded { rest: Vec<(u64, u32)>, trie: hamt::Trie },
+}
 
-    /// Makes the directory at `path`; says whether it was missing.
-    pub(super) fn make<'a>(&mut self, path: impl Iterator<Item = &'a [u8]>) -> Result<bool, Error> {
-        Ok(self.descend(path)?.1)
-    }
+/// What [`Nodes::next`] found.
+pub(super) enum Step {
+    /// A part of a sharded directory.
+    Node(Node),
+    /// A directory is complete.
+    Directory {
+        /// Its path, for the event.
+        path: Vec<u8>,
+        /// Its root.
+        root: Node,
+        /// Whether it has other nodes, which came before.
+        is_sharded: bool,
+    },
+}
 
-    fn descend<'a>(&mut self, path: impl Iterator<Item = &'a [u8]>) -> Result<(&mut Tree, bool), Error> {
-        let mut tree = self;
-        let mut is_new = false;
-        for name in path.filter(|name| !name.is_empty()) {
-            is_new = !tree.entries.contains_key(name);
-            let entry =
-                tree.entries.entry(name.to_vec()).or_insert_with(|| Entry::Directory(Tree::default()));
-            tree = match entry {
-                Entry::Directory(tree) => tree,
-                Entry::Leaf(..) => return Err(Error::NotADirectory(files::text(name))),
-            };
-        }
-        Ok((tree, is_new))
+impl<'a> Nodes<'a> {
+    /// The nodes of the directory `dir`, which stands at `path`.
+    pub(super) fn new(tree: &'a Tree, dir: Dir, path: Vec<u8>, cids: CidBuilder) -> Self {
+        let cid_len = cids.dag_pb(b"").encoded_len();
+        let entries = tree.below(dir);
+        let (open, complete) = (Vec::new(), VecDeque::new());
+        let mut nodes = Self { tree, entries, cids, cid_len, open, complete };
+        nodes.enter(dir, path, None);
+        nodes
     }
 
     /// Whether no directory here or below has two of them.
     pub(super) fn is_chain(&self) -> bool {
-        let mut tree = self;
-        loop {
-            let mut below = tree.entries.values().filter_map(|entry| match entry {
-                Entry::Directory(tree) => Some(tree),
-                Entry::Leaf(..) => None,
-            });
-            match (below.next(), below.next()) {
-                (None, _) => return true,
-                (Some(_), Some(_)) => return false,
-                (Some(only), None) => tree = only,
-            }
-        }
-    }
-
-    /// Puts a file or link here; it replaces another file of that name, as in the reference.
-    pub(super) fn insert(&mut self, name: Vec<u8>, cid: Cid, tsize: u64) -> Result<(), Error> {
-        match self.entries.insert(name, Entry::Leaf(cid, tsize)) {
-            Some(Entry::Directory(_)) => Err(Error::EntryExists),
-            Some(Entry::Leaf(..)) | None => Ok(()),
-        }
-    }
-}
-
-/// Nodes of a tree, children before parents. A walk rather than a function, so that the caller may wait for
-/// room between directories.
-pub(super) struct Nodes<'a> {
-    cids: CidBuilder,
-    /// Length of a CID of a directory, for the size rule.
-    cid_len: usize,
-    open: Vec<Open<'a>>,
-}
-
-/// A directory whose children are being visited.
-struct Open<'a> {
-    path: Vec<u8>,
-    name: &'a [u8],
-    /// What is still to visit, last one first.
-    todo: Vec<(&'a [u8], &'a Entry)>,
-    links: Vec<Link>,
-    is_sharded: bool,
-}
-
-/// A complete directory.
-pub(super) struct Complete {
-    /// Its path, for the event.
-    pub(super) path: Vec<u8>,
-    /// Its nodes, the root last.
-    pub(super) nodes: Vec<Node>,
-}
-
-impl<'a> Nodes<'a> {
-    /// The nodes of `tree`, which stands at `path`.
-    pub(super) fn new(tree: &'a Tree, path: Vec<u8>, cids: CidBuilder) -> Self {
-        let cid_len = cids.dag_pb(b"").encoded_len();
-        let mut nodes = Self { cids, cid_len, open: Vec::new() };
-        nodes.enter(tree, path, b"");
-        nodes
-    }
-
-    fn enter(&mut self, tree: &'a Tree, path: Vec<u8>, name: &'a [u8]) {
-        let size: usize = tree
+        let mut directories = self
             .entries
             .iter()
-            .map(|(name, entry)| {
-                name.len()
-                    + match entry {
-                        Entry::Directory(_) => self.cid_len,
-                        Entry::Leaf(cid, _) => cid.encoded_len(),
-                    }
-            })
-            .sum();
-        let is_sharded = size > HAMT_ABOVE;
-        let mut todo: Vec<_> = tree.entries.iter().map(|(name, entry)| (&name[..], entry)).collect();
-        if is_sharded {
-            // A sharded directory is listed in the order of its trie.
-            todo.sort_by_key(|(name, _)| hamt::hash(name));
-        }
-        todo.reverse();
-        let links = Vec::with_capacity(todo.len());
-        self.open.push(Open { path, name, todo, links, is_sharded });
+            .map(|id| self.tree.entry(*id))
+            .filter(|entry| matches!(entry.kind, Kind::Directory(_)))
+            .map(|entry| entry.parent);
+        let mut last = None;
+        directories.all(|parent| last.replace(parent) != Some(parent))
     }
 
-    /// The next complete directory; the tree's own comes last.
-    pub(super) fn next(&mut self) -> Result<Option<Complete>, Error> {
+    fn enter(&mut self, dir: Dir, path: Vec<u8>, id: Option<(u32, u64)>) {
+        let start = self.entries.partition_point(|id| self.tree.parent(*id) < dir);
+        let len = self.entries[start..].partition_point(|id| self.tree.parent(*id) == dir);
+        let entries = &self.entries[start..start + len];
+        let size: usize = entries.iter().map(|id| self.size(*id)).sum();
+        let todo = if size > HAMT_ABOVE {
+            let mut rest: Vec<_> = entries.iter().map(|id| (hamt::hash(self.tree.name(*id)), *id)).collect();
+            rest.sort_unstable();
+            rest.reverse();
+            Todo::Sharded { rest, trie: hamt::Trie::new(self.cids) }
+        } else {
+            Todo::Basic { rest: start..start + len, links: Vec::with_capacity(len) }
+        };
+        self.open.push(Open { path, id, todo });
+    }
+
+    /// What an entry counts for the size rule.
+    fn size(&self, id: u32) -> usize {
+        let entry = self.tree.entry(id);
+        entry.name.len()
+            + match entry.kind {
+                Kind::Directory(_) => self.cid_len,
+                Kind::Leaf(cid, _) => cid.encoded_len(),
+            }
+    }
+
+    /// The next complete node; that of the directory itself comes last.
+    pub(super) fn next(&mut self) -> Result<Option<Step>, Error> {
         loop {
+            if let Some(step) = self.complete.pop_front() {
+                return Ok(Some(step));
+            }
             let Some(open) = self.open.last_mut() else { return Ok(None) };
-            match open.todo.pop() {
-                Some((name, &Entry::Leaf(cid, tsize))) => {
-                    open.links.push(Link { name: name.to_vec(), cid, tsize });
-                }
-                Some((name, Entry::Directory(tree))) => {
-                    let path = files::join([&open.path[..], name].into_iter());
-                    self.enter(tree, path, name);
-                }
-                None => {
-                    let Some(open) = self.open.pop() else { return Ok(None) };
-                    let nodes = if open.is_sharded {
-                        hamt::build(open.links, self.cids)?
-                    } else {
-                        vec![directory(self.cids, &open.links)]
-                    };
-                    if let (Some(parent), Some(root)) = (self.open.last_mut(), nodes.last()) {
-                        let link = Link { name: open.name.to_vec(), cid: root.block.cid, tsize: root.tsize };
-                        parent.links.push(link);
-                    }
-                    return Ok(Some(Complete { path: open.path, nodes }));
+            let next = match &mut open.todo {
+                Todo::Basic { rest, .. } => rest.next().map(|at| (self.entries[at], 0)),
+                Todo::Sharded { rest, .. } => rest.pop().map(|(hash, id)| (id, hash)),
+            };
+            let Some((id, hash)) = next else {
+                self.leave()?;
+                continue;
+            };
+            match self.tree.entry(id).kind {
+                Kind::Leaf(cid, tsize) => self.link(id, hash, cid, tsize)?,
+                Kind::Directory(dir) => {
+                    let path = files::join([&open.path[..], self.tree.name(id)].into_iter());
+                    self.enter(dir, path, Some((id, hash)));
                 }
             }
+        }
+    }
+
+    /// Adds a finished entry to the innermost directory.
+    fn link(&mut self, id: u32, hash: u64, cid: Cid, tsize: u64) -> Result<(), Error> {
+        let link = Link { name: self.tree.name(id).to_vec(), cid, tsize };
+        match self.open.last_mut().map(|open| &mut open.todo) {
+            Some(Todo::Basic { links, .. }) => links.push(link),
+            Some(Todo::Sharded { rest, trie }) => {
+                let next = rest.last().map(|(hash, _)| *hash);
+                trie.push(hash, next, link, |node| self.complete.push_back(Step::Node(node)))?;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Ends the innermost directory.
+    fn leave(&mut self) -> Result<(), Error> {
+        let Some(open) = self.open.pop() else { return Ok(()) };
+        let (root, is_sharded) = match open.todo {
+            Todo::Basic { links, .. } => (directory(self.cids, &links), false),
+            Todo::Sharded { trie, .. } => (trie.finish(), true),
+        };
+        let (cid, tsize) = (root.block.cid, root.tsize);
+        self.complete.push_back(Step::Directory { path: open.path, root, is_sharded });
+        match open.id {
+            Some((id, hash)) => self.link(id, hash, cid, tsize),
+            None => Ok(()),
         }
     }
 }

@@ -14,45 +14,78 @@ pub(super) fn hash(name: &[u8]) -> u64 {
     murmur3_x64_128_first(name)
 }
 
-/// The nodes of a sharded directory, children before parents, the root last.
-pub(super) fn build(links: Vec<Link>, cids: CidBuilder) -> Result<Vec<Node>, Error> {
-    let mut hashed: Vec<(u64, Link)> = links.into_iter().map(|link| (hash(&link.name), link)).collect();
-    hashed.sort_by_key(|entry| entry.0);
-    let mut nodes = Vec::new();
-    build_level(&hashed, 0, cids, &mut nodes)?;
-    Ok(nodes)
+/// A sharded directory that is built from entries in the order of their hashes: a node is complete when an entry
+/// beside it comes, so only the nodes on the way to the last entry are held.
+#[derive(Debug)]
+pub(super) struct Trie {
+    cids: CidBuilder,
+    /// The open nodes, the root first.
+    open: Vec<Shard>,
 }
 
-/// Builds the node over entries that share the first `level` bytes of their hash; recursion ends at [`LEVELS`].
-fn build_level(
-    entries: &[(u64, Link)],
-    level: usize,
-    cids: CidBuilder,
-    out: &mut Vec<Node>,
-) -> Result<(), Error> {
-    if level == LEVELS {
-        return Err(Error::HamtTooDeep);
+/// A node that takes entries.
+#[derive(Debug, Default)]
+struct Shard {
+    /// Which slots are used: a big-endian number of [`FANOUT`] bits.
+    bits: [u8; FANOUT / 8],
+    links: Vec<Link>,
+}
+
+impl Shard {
+    /// Puts an entry, or with an empty name a node, into a slot.
+    fn put(&mut self, slot: u8, link: Link) {
+        self.bits[FANOUT / 8 - 1 - usize::from(slot) / 8] |= 1 << (slot % 8);
+        let mut name = format!("{slot:02X}").into_bytes();
+        name.extend_from_slice(&link.name);
+        self.links.push(Link { name, ..link });
     }
-    let index = |hash: u64| hash.to_be_bytes()[level];
-    let mut bits = [0u8; FANOUT / 8];
-    let mut links = Vec::new();
-    for slot in entries.chunk_by(|a, b| index(a.0) == index(b.0)) {
-        let at = index(slot[0].0);
-        bits[FANOUT / 8 - 1 - usize::from(at) / 8] |= 1 << (at % 8);
-        let mut name = format!("{at:02X}").into_bytes();
-        if let [(_, link)] = slot {
-            name.extend_from_slice(&link.name);
-            links.push(Link { name, cid: link.cid, tsize: link.tsize });
-        } else {
-            build_level(slot, level + 1, cids, out)?;
-            if let Some(node) = out.last() {
-                links.push(Link { name, cid: node.block.cid, tsize: node.tsize });
-            }
+
+    fn into_node(self, cids: CidBuilder) -> Node {
+        let zeros = self.bits.iter().take_while(|&&byte| byte == 0).count();
+        hamt_node(cids, FANOUT as u64, &self.bits[zeros..], &self.links)
+    }
+}
+
+impl Trie {
+    /// Without entries.
+    pub(super) fn new(cids: CidBuilder) -> Self {
+        Self { cids, open: vec![Shard::default()] }
+    }
+
+    /// Takes the entry of a hash; `next` is the hash of the one after it. Nodes that are complete with it go to `out`.
+    pub(super) fn push(
+        &mut self,
+        hash: u64,
+        next: Option<u64>,
+        link: Link,
+        mut out: impl FnMut(Node),
+    ) -> Result<(), Error> {
+        // The open nodes are those that this entry shares with the one before; the next one may need deeper ones.
+        let n_shared = next.map_or(0, |next| ((hash ^ next).leading_zeros() / 8) as usize);
+        if n_shared == LEVELS {
+            return Err(Error::HamtTooDeep);
         }
+        while self.open.len() <= n_shared {
+            self.open.push(Shard::default());
+        }
+        let slots = hash.to_be_bytes();
+        let level = self.open.len() - 1;
+        self.open[level].put(slots[level], link);
+        while self.open.len() > n_shared + 1 {
+            let Some(shard) = self.open.pop() else { break };
+            let node = shard.into_node(self.cids);
+            let link = Link { name: Vec::new(), cid: node.block.cid, tsize: node.tsize };
+            out(node);
+            let level = self.open.len() - 1;
+            self.open[level].put(slots[level], link);
+        }
+        Ok(())
     }
-    let zeros = bits.iter().take_while(|&&byte| byte == 0).count();
-    out.push(hamt_node(cids, FANOUT as u64, &bits[zeros..], &links));
-    Ok(())
+
+    /// The root; the entry pushed last had no next one.
+    pub(super) fn finish(mut self) -> Node {
+        self.open.pop().unwrap_or_default().into_node(self.cids)
+    }
 }
 
 /// The first half of MurmurHash3 x64-128 with seed 0.
@@ -105,12 +138,54 @@ mod tests {
 
     #[test]
     fn names_with_one_hash_are_an_error_not_a_loop() {
-        let link = |name: &[u8]| Link {
-            name: name.to_vec(),
-            cid: CidBuilder::new(0, "sha2-256").unwrap().dag_pb(b""),
-            tsize: 0,
-        };
         let cids = CidBuilder::new(0, "sha2-256").unwrap();
-        assert_eq!(build(vec![link(b"a"), link(b"a")], cids).unwrap_err(), Error::HamtTooDeep);
+        let link = Link { name: b"a".to_vec(), cid: cids.dag_pb(b""), tsize: 0 };
+        assert_eq!(Trie::new(cids).push(7, Some(7), link, |_| ()), Err(Error::HamtTooDeep));
+    }
+
+    /// The nodes by their definition: entries that share a slot share a node.
+    fn by_recursion(entries: &[(u64, Link)], level: usize, cids: CidBuilder, out: &mut Vec<Node>) -> Node {
+        let mut shard = Shard::default();
+        let slot = |hash: u64| hash.to_be_bytes()[level];
+        for same in entries.chunk_by(|a, b| slot(a.0) == slot(b.0)) {
+            let link = match same {
+                [(_, link)] => link.clone(),
+                _ => {
+                    let node = by_recursion(same, level + 1, cids, out);
+                    let link = Link { name: Vec::new(), cid: node.block.cid, tsize: node.tsize };
+                    out.push(node);
+                    link
+                }
+            };
+            shard.put(slot(same[0].0), link);
+        }
+        shard.into_node(cids)
+    }
+
+    #[test]
+    fn the_trie_equals_its_recursive_definition() {
+        let cids = CidBuilder::new(0, "sha2-256").unwrap();
+        let deep: &[u64] = &[0, 1, 255, 256, 65_535, 1 << 40, (1 << 40) + 1, u64::MAX - 1, u64::MAX];
+        let wide: Vec<u64> = (0..5000_u32).map(|i| hash(&i.to_be_bytes())).collect();
+        for hashes in [deep, &wide, &wide[..1], &wide[..300]] {
+            let mut entries: Vec<_> = hashes
+                .iter()
+                .map(|hash| {
+                    let name = hash.to_string().into_bytes();
+                    (*hash, Link { cid: cids.dag_pb(&name), name, tsize: *hash % 1000 })
+                })
+                .collect();
+            entries.sort_by_key(|entry| entry.0);
+            let mut expected = Vec::new();
+            let root = by_recursion(&entries, 0, cids, &mut expected);
+            let (mut trie, mut found) = (Trie::new(cids), Vec::new());
+            for (i, (hash, link)) in entries.iter().enumerate() {
+                let next = entries.get(i + 1).map(|entry| entry.0);
+                trie.push(*hash, next, link.clone(), |node| found.push(node)).unwrap();
+            }
+            assert_eq!(trie.finish().block.cid, root.block.cid);
+            let cids = |nodes: &[Node]| nodes.iter().map(|node| node.block.cid).collect::<Vec<_>>();
+            assert_eq!(cids(&found), cids(&expected));
+        }
     }
 }

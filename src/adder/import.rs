@@ -14,12 +14,13 @@ use tokio::task::JoinHandle;
 
 use super::buffer::{Buffer, Pool};
 use super::chunker::{Chunker, Chunks, Next};
-use super::directory::{Nodes, Tree};
+use super::directory::{Nodes, Step as DirectoryStep};
 use super::extras::{self, Extras};
 use super::files::{self, Step, Walk};
 use super::hash::CidBuilder;
 use super::layout::{Balanced, Finished, Layout, Trickle};
 use super::sink::{Sink, Unfinished};
+use super::tree::Tree;
 use super::unixfs::{LEAF_HEAD, LeafKind, Node, leaf, symlink};
 use super::{Error, Host, MAX_QUEUED_OUTPUTS, car, transfer};
 
@@ -181,7 +182,7 @@ impl Importer {
                 match self.walk.step(&path) {
                     Step::Leave => self.leave().await?,
                     Step::Enter => {
-                        let is_new = self.tree.make(self.walk.names())?;
+                        let (_, is_new) = self.tree.make(self.walk.names())?;
                         if self.walk.depth() == 1 {
                             self.begin_root(&path, is_new).await?;
                         }
@@ -223,7 +224,7 @@ impl Importer {
         upload: &mut dyn Upload,
     ) -> Result<(), Error> {
         let is_directory = matches!(entry.kind, EntryKind::Directory);
-        let is_new = !is_directory || self.tree.make(self.walk.names().chain([&name[..]]))?;
+        let is_new = !is_directory || self.tree.make(self.walk.names().chain([&name[..]]))?.1;
         if self.walk.depth() == 0 {
             self.begin_root(path, is_new).await?;
         }
@@ -246,7 +247,8 @@ impl Importer {
         if self.wrap || self.walk.depth() > 0 {
             // An unnamed entry of a directory is called by its CID, as in Kubo.
             let link = if name.is_empty() { root.cid.to_string().into_bytes() } else { name.clone() };
-            self.tree.directory(self.walk.names())?.insert(link, root.cid, root.tsize)?;
+            let (dir, _) = self.tree.make(self.walk.names())?;
+            self.tree.insert(dir, &link, root.cid, root.tsize)?;
         } else {
             self.add_root(root.cid);
         }
@@ -356,24 +358,29 @@ impl Importer {
 
     /// Writes the directory at `path` and all beneath it, children first; it is a root.
     async fn finish_directory(&mut self, path: Vec<u8>) -> Result<(), Error> {
-        // The tree stays: a later part may name the same directory again.
-        let mut tree = std::mem::take(&mut self.tree);
-        let directory = tree.directory(path.split(|&byte| byte == b'/'))?;
+        let (dir, _) = self.tree.make(path.split(|&byte| byte == b'/'))?;
         self.extras.entry(&mut self.sink).await?;
-        let mut again = directory.is_chain().then(Vec::new);
-        let mut nodes = Nodes::new(directory, path, self.cids);
+        // The tree stays: a later part may name the same directory again.
+        let tree = std::mem::take(&mut self.tree);
+        let mut nodes = Nodes::new(&tree, dir, path, self.cids);
+        let mut again = nodes.is_chain().then(Vec::new);
         let mut root = None;
-        while let Some(complete) = nodes.next()? {
-            let Some(node) = complete.nodes.last() else { continue };
-            let top = Root { cid: node.block.cid, tsize: node.tsize };
-            again = again.filter(|_| complete.nodes.len() == 1);
-            if let Some(again) = &mut again {
-                again.push(node.block.clone());
+        while let Some(step) = nodes.next()? {
+            match step {
+                DirectoryStep::Node(node) => self.put(node.block).await?,
+                DirectoryStep::Directory { path, root: node, is_sharded } => {
+                    let top = Root { cid: node.block.cid, tsize: node.tsize };
+                    again = again.filter(|_| !is_sharded);
+                    if let Some(again) = &mut again {
+                        again.push(node.block.clone());
+                    }
+                    self.put(node.block).await?;
+                    self.report(&path, &top).await;
+                    root = Some(top.cid);
+                }
             }
-            self.put_all(complete.nodes).await?;
-            self.report(&complete.path, &top).await;
-            root = Some(top.cid);
         }
+        drop(nodes);
         self.tree = tree;
         extras::chain(&again.unwrap_or_default(), &mut self.sink).await?;
         if let Some(cid) = root {

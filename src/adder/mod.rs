@@ -39,6 +39,7 @@ mod sink;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod tree;
 mod unixfs;
 
 use cluster_compat::api;
@@ -109,6 +110,9 @@ pub enum Error {
     /// More path components than [`MAX_DEPTH`].
     #[error("path has more than {MAX_DEPTH} components: {0}…")]
     TooDeep(String),
+    /// More names than can be counted, or a name as long.
+    #[error("more than 4294967294 entries, or a name as long")]
+    TooManyEntries,
     /// Two names of one large directory with the same 64-bit hash. (Go: `boxo/ipld/unixfs/hamt`)
     #[error("sharded directory too deep")]
     HamtTooDeep,
@@ -138,6 +142,7 @@ impl From<Error> for api::Error {
             | Error::NotSupported(_)
             | Error::TooDeep(_)
             | Error::PartedDirectory(_)
+            | Error::TooManyEntries
             | Error::NotADirectory(_) => Self::bad_request(error.to_string()),
             Error::AllDestinationsFailed
             | Error::Chunker(_)

@@ -90,6 +90,10 @@ fn value(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     };
     let mut value = Vec::new();
     loop {
+        let plain = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | b'\r' | b'\n'));
+        let (start, after) = rest.split_at(plain.unwrap_or(rest.len()));
+        value.extend_from_slice(start);
+        rest = after;
         match rest {
             [b'"', after @ ..] => return Some((value, after)),
             // only what has to be escaped; a backslash before a letter is one of a Windows path

@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use memchr::memmem::Finder;
 use tokio::sync::oneshot;
 
-use super::media_type::{self, MediaType};
+use super::media_type;
 use super::mux::clean_bytes;
 use crate::api::{Entry, EntryKind, Error, Result, Upload};
 
@@ -337,10 +337,9 @@ impl PartHead {
 
     /// Path, kind and `abspath`; the target of a link is filled in by the caller.
     fn entry(&self) -> Result<Entry> {
-        let essence = self.essence()?;
-        let kind = match &essence[..] {
-            "multipart/form-data" | "application/x-directory" => EntryKind::Directory,
-            "application/symlink" => EntryKind::Symlink(Vec::new()),
+        let kind = match self.essence()?.as_deref() {
+            Some("multipart/form-data" | "application/x-directory") => EntryKind::Directory,
+            Some("application/symlink") => EntryKind::Symlink(Vec::new()),
             _ => EntryKind::File,
         };
         let disposition =
@@ -359,13 +358,11 @@ impl PartHead {
         Ok(Entry { path, kind, abspath: self.abspath()? })
     }
 
-    fn essence(&self) -> Result<String> {
-        match &self.content_type {
-            None => Ok(String::new()),
-            Some(text) if text.is_empty() => Ok(String::new()),
-            Some(text) => {
-                media_type::parse(text).map(|parsed: MediaType| parsed.essence).map_err(Error::internal)
-            }
+    fn essence(&self) -> Result<Option<String>> {
+        match self.content_type.as_deref() {
+            // what nearly every part says needs no reading
+            None | Some([] | b"application/octet-stream") => Ok(None),
+            Some(text) => media_type::parse(text).map(|parsed| Some(parsed.essence)).map_err(Error::internal),
         }
     }
 
