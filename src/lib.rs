@@ -12,6 +12,7 @@
 //! | 1 | [`state`] | the pinset read from a `Kv`; export and import |
 //! | 1 | [`allocator`], [`adder`] | pure choice of peers; files to blocks and pins |
 //! | 2 | [`monitor`] | metrics from peers, expiry, alerts |
+//! | 2 | [`node`] | the embedded IPFS node: blocks, pins, Kubo's RPC |
 //! | 2 | [`tracker`] | this peer's pins against the pinset |
 //! | 3 | [`consensus`] | the agreed pinset |
 //! | 3 | [`informer`] | what this peer tells about itself |
@@ -29,6 +30,7 @@ pub mod informer;
 pub mod ipfs;
 pub mod monitor;
 pub mod net;
+pub mod node;
 pub mod observe;
 pub mod rpc;
 pub mod state;

@@ -49,6 +49,11 @@ pub use self::host::{Batch, Host};
 pub use self::import::import;
 pub use self::shard_dag::shard_links;
 
+/// The hash by which names are spread over sharded directories.
+pub fn hamt_hash(name: &[u8]) -> u64 {
+    hamt::hash(name)
+}
+
 /// Batches between the importer and the slowest destination; at the default chunk size 2 MiB of blocks, at the largest
 /// 16 MiB.
 const MAX_QUEUED_BATCHES: usize = 8;

@@ -22,6 +22,7 @@ use crate::informer::{Informer, QueueSize};
 use crate::ipfs;
 use crate::monitor::{Monitor, MonitorArgs};
 use crate::net::{Network, NetworkArgs};
+use crate::node::Node;
 use crate::rpc;
 use crate::store::{Db, Table};
 use crate::task::Tasks;
@@ -47,13 +48,15 @@ pub(super) struct Running {
     pub(super) monitor_tasks: Tasks,
     pub(super) tracker_tasks: Tasks,
     pub(super) network_tasks: Tasks,
+    pub(super) node: Option<Node>,
 }
 
 /// Builds a peer from its configuration. Nothing listens and nothing is written before the configuration is known
 /// to be served whole.
-pub(super) async fn build(args: RunArgs) -> Result<Running, Error> {
+pub(super) async fn build(mut args: RunArgs) -> Result<Running, Error> {
+    unserved::check(&args.config).map_err(Error::Unserved)?;
+    let node = super::node::start(&mut args).await?;
     let RunArgs { config, identity, folder, .. } = &args;
-    unserved::check(config).map_err(Error::Unserved)?;
 
     let db = open_store(&args).await?;
     let network_tasks = Tasks::new();
@@ -182,6 +185,7 @@ pub(super) async fn build(args: RunArgs) -> Result<Running, Error> {
         monitor_tasks,
         tracker_tasks,
         network_tasks,
+        node,
     })
 }
 
@@ -196,7 +200,16 @@ impl Running {
             &self.tracker_tasks,
             &self.network_tasks,
         ];
-        futures::future::select_all(owners.map(|owner| Box::pin(owner.panicked()))).await.0
+        let node = async {
+            match &self.node {
+                Some(node) => node.panicked().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            (name, ..) = futures::future::select_all(owners.map(|owner| Box::pin(owner.panicked()))) => name,
+            name = node => name,
+        }
     }
 
     /// Tells systemd when the peer is ready, then waits for ever.

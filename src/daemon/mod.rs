@@ -1,7 +1,7 @@
 //! Builds a peer and its servers, and stops them in order.
 //!
 //! ```text
-//!   run ─► build: store ► swarm ► listeners ► daemon client ► monitor ► consensus ► tracker ► informers ► peer ► APIs
+//!   run ─► build: node ► store ► swarm ► listeners ► daemon client ► monitor ► consensus ► tracker ► informers ► peer ► APIs
 //!       ─► wait: ready (systemd), signals, panics
 //!       ─► stop: the other way round, acknowledged data first
 //! ```
@@ -13,6 +13,7 @@
 mod build;
 mod data;
 pub mod lock;
+mod node;
 pub mod notify;
 pub mod offline;
 pub mod signals;
@@ -26,6 +27,8 @@ use std::path::PathBuf;
 use cluster_compat::config::{Config, Identity};
 use cluster_compat::types::Multiaddr;
 use tracing::error;
+
+use crate::node::{Node, NodeArgs};
 
 /// Why a peer could not be started, or stopped in error.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +72,8 @@ pub struct RunArgs {
     pub no_trust: bool,
     /// Start with an empty set beside the data of an original peer.
     pub start_empty: bool,
+    /// Run an IPFS node in this process, with defaults where the configuration has no section for it.
+    pub embedded: bool,
 }
 
 /// Raises the limit on open files as far as it goes, as Go's programs do, and leaves each listener a quarter of it: a
@@ -92,6 +97,30 @@ const MIN_CLIENTS: u64 = 64;
 /// Clients that a listener serves at a time however many files there may be; 4,000 idle ones
 /// that had been answered once took 23 KB each.
 const MAX_CLIENTS: u64 = 16_384;
+
+/// Runs an IPFS node alone until a signal, or a caller of its RPC, stops it.
+pub async fn run_node(args: NodeArgs, announce: impl FnOnce(&Node)) -> Result<(), Error> {
+    allow_open_files();
+    let mut signals = signals::Signals::listen().map_err(Error::step("listening for signals"))?;
+    let node = Node::start(args).await.map_err(Error::step("starting the IPFS node"))?;
+    announce(&node);
+    if let Err(cause) = notify::ready() {
+        tracing::warn!(target: "service", "notifying systemd: {cause}");
+    }
+    let outcome = tokio::select! {
+        biased;
+        () = signals.first() => Ok(()),
+        () = node.asked_to_stop() => Ok(()),
+        name = node.panicked() => {
+            error!(target: "service", "{name} panicked: stopping the node");
+            Err(Error::Panicked(name))
+        }
+    };
+    tokio::select! {
+        () = node.stop() => outcome,
+        () = signals.escalate() => outcome,
+    }
+}
 
 /// Runs a peer until a signal stops it.
 pub async fn run(args: RunArgs) -> Result<(), Error> {

@@ -44,6 +44,10 @@ impl Running {
                 error!(target: "cluster", "cleaning consensus: {cause}");
             }
         }
+        // the daemon of all of the above
+        if let Some(node) = self.node {
+            node.stop().await;
+        }
         drop(self.db);
     }
 }

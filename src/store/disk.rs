@@ -154,6 +154,8 @@ fn open_tables(env: &Env<WithoutTls>) -> Result<[Rows; Table::ALL.len()], heed::
             open(Table::Values)?,
             open(Table::Journal)?,
             open(Table::Unfinished)?,
+            open(Table::Sizes)?,
+            open(Table::Pins)?,
         ];
         Ok::<_, heed::Error>(CommitOrAbort::<_, ()>::Commit(tables))
     })?;

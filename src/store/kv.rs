@@ -32,11 +32,15 @@ pub enum Table {
     Journal,
     /// CRDT: nodes that are known and not processed yet, and for which heads.
     Unfinished,
+    /// Embedded node: sizes of its blocks, by multihash.
+    Sizes,
+    /// Embedded node: its pins.
+    Pins,
 }
 
 impl Table {
     /// All tables, in the order of their discriminants.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Meta,
         Self::Blocks,
         Self::Heads,
@@ -45,6 +49,8 @@ impl Table {
         Self::Values,
         Self::Journal,
         Self::Unfinished,
+        Self::Sizes,
+        Self::Pins,
     ];
 
     /// Its name in the database.
@@ -58,6 +64,8 @@ impl Table {
             Self::Values => "values",
             Self::Journal => "journal",
             Self::Unfinished => "unfinished",
+            Self::Sizes => "sizes",
+            Self::Pins => "pins",
         }
     }
 }

@@ -21,6 +21,7 @@ mod api;
 mod cluster;
 mod crdt;
 mod datastore;
+mod embedded;
 mod engines;
 mod file;
 mod identity;
@@ -48,6 +49,7 @@ pub use self::api::HttpApi;
 pub use self::cluster::{Cluster, ConnectionManager, Pubsub, ResourceManager, parse_secret};
 pub use self::crdt::{Batching, Crdt};
 pub use self::datastore::{Badger, Badger3, Datastore, Leveldb, Lmdb, Pebble};
+pub use self::embedded::Embedded;
 pub use self::identity::Identity;
 pub use self::informer::{Disk, DiskMetric, PinQueue, Tags};
 pub use self::ipfs::IpfsHttp;
@@ -158,6 +160,8 @@ pub struct Config {
     pub pinsvcapi: Section<HttpApi>,
     /// The IPFS proxy.
     pub ipfsproxy: Section<Proxy>,
+    /// The IPFS node in this process.
+    pub embedded: Section<Embedded>,
     /// The client of the IPFS daemon.
     pub ipfshttp: Section<IpfsHttp>,
     /// The pin tracker.
@@ -264,6 +268,7 @@ impl Config {
         for (_, part) in config.parts() {
             part.set_present(true);
         }
+        config.embedded.present = false;
         config.raft.present = consensus == Consensus::Raft;
         config.crdt.present = consensus == Consensus::Crdt;
         let chosen = |other| config.crdt.present && engine == other;
@@ -395,6 +400,7 @@ impl Config {
             restapi: Section { present: false, value: HttpApi::rest() },
             pinsvcapi: Section { present: false, value: HttpApi::pinsvc() },
             ipfsproxy: Section::default(),
+            embedded: Section::default(),
             ipfshttp: Section::default(),
             stateless: Section::default(),
             pubsubmon: Section::default(),
@@ -418,6 +424,7 @@ impl Config {
             (1, &mut self.ipfsproxy),
             (1, &mut self.pinsvcapi),
             (1, &mut self.restapi),
+            (2, &mut self.embedded),
             (2, &mut self.ipfshttp),
             (4, &mut self.stateless),
             (5, &mut self.pubsubmon),

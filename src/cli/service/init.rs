@@ -44,6 +44,24 @@ pub(super) fn run(context: &Context, run: &Run) -> Result<(), Failure> {
     released(lock, result)
 }
 
+/// What `init` without a source and without flags does, no question asked: the caller holds the lock and has looked.
+pub(super) fn fresh(context: &Context, embedded: bool) -> Result<(), Failure> {
+    let mut config = Config::defaults(Consensus::Crdt, Engine::Lmdb, &context.folder);
+    if embedded {
+        embed(&mut config);
+    }
+    let doing = "applying environment variables to configuration";
+    config.apply_env(&context.env, true).map_err(failed(doing))?;
+    save(context, &config, &[])
+}
+
+/// Gives a new configuration the section of the embedded node. That of the connector goes: its defaults apply all the
+/// same, and its address would not count.
+fn embed(config: &mut Config) {
+    config.embedded.present = true;
+    config.ipfshttp.present = false;
+}
+
 fn write(
     context: &Context,
     run: &Run,
@@ -53,6 +71,9 @@ fn write(
     let source = run.args.first().map(|source| source.to_string_lossy().into_owned());
     let mut config = Config::defaults(consensus, engine, &context.folder);
     config.source = source.filter(|source| !source.is_empty());
+    if run.flags.bool("embedded") {
+        embed(&mut config);
+    }
     if run.flags.bool("randomports") {
         randomize(&mut config).map_err(failed("randomizing ports"))?;
     }
@@ -69,6 +90,11 @@ fn write(
         config.crdt.trust_all = false;
         config.crdt.trusted_peers = peers;
     }
+    save(context, &config, &addrs)
+}
+
+/// Writes the configuration, and what else there is none of: an identity, a peerstore.
+fn save(context: &Context, config: &Config, addrs: &[Multiaddr]) -> Result<(), Failure> {
     config.save(&context.service_json()).map_err(failed("saving default configuration"))?;
     print_error(&format!("configuration written to {}.\n", context.service_json().display()));
     if !context.identity_json().exists() {
@@ -125,6 +151,7 @@ fn randomize(config: &mut Config) -> Result<(), String> {
         &mut config.restapi.http_listen_multiaddress,
         &mut config.ipfsproxy.listen_multiaddress,
         &mut config.pinsvcapi.http_listen_multiaddress,
+        &mut config.embedded.swarm_listen_multiaddress,
     ] {
         // All are bound until the list is done, so that none comes twice.
         let mut held = Vec::new();

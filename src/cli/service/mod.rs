@@ -4,6 +4,7 @@
 //! (`daemon::lock`) while they do. An error is one line, `error <doing>: <cause>`, and exit code 1.
 
 mod init;
+mod node;
 mod prompt;
 mod run;
 mod state;
@@ -115,6 +116,7 @@ async fn dispatch(context: &Context, run: &Run) -> Result<(), Failure> {
     match run.path[..] {
         ["init"] => init::run(context, run),
         ["daemon"] => run::run(context, run).await,
+        ["node"] => node::run(context).await,
         ["state", "export"] => state::export(context, run).await,
         ["state", "import"] => state::import(context, run).await,
         ["state", "cleanup"] => state::cleanup(context, run).await,
@@ -197,6 +199,7 @@ fn app(folder: &Path) -> App {
                     ),
                     Flag::bool("force, f", "overwrite configuration without prompting"),
                     Flag::bool("randomports", "configure random ports to listen on instead of defaults"),
+                    Flag::bool("embedded", "run an IPFS node in the peer's own process: no Kubo is needed"),
                 ],
                 ..Command::default()
             },
@@ -223,7 +226,15 @@ fn app(folder: &Path) -> App {
                         "start with an empty pinset beside the data of an original peer, which is not read",
                     )
                     .hidden(),
+                    Flag::bool("embedded", "run an IPFS node in the peer's own process: no Kubo is needed"),
+                    Flag::bool("init", "make a configuration first where there is none"),
                 ],
+                ..Command::default()
+            },
+            Command {
+                name: "node",
+                usage: "Runs the embedded IPFS node alone",
+                description: words::NODE,
                 ..Command::default()
             },
             state_commands(),

@@ -3,7 +3,7 @@
 use cluster_compat::config::{Config, Consensus};
 use cluster_compat::types::{Multiaddr, parse_multiaddr};
 
-use super::{Context, released};
+use super::{Context, init, released};
 use crate::cli::exit::Failure;
 use crate::cli::table::Run;
 use crate::daemon::{self, RunArgs};
@@ -13,6 +13,9 @@ pub(super) async fn run(context: &Context, run: &Run) -> Result<(), Failure> {
     let bootstrap = bootstrap(run.flags.string("bootstrap"))?;
     let lock = context.lock()?;
     let result = async {
+        if run.flags.bool("init") && !context.service_json().exists() {
+            init::fresh(context, run.flags.bool("embedded"))?;
+        }
         let (mut config, identity) = context.load().await?;
         check_sections(&config)?;
         config.metrics.enable_stats |= run.flags.bool("stats");
@@ -25,6 +28,7 @@ pub(super) async fn run(context: &Context, run: &Run) -> Result<(), Failure> {
             leave: run.flags.bool("leave"),
             no_trust: run.flags.bool("no-trust"),
             start_empty: run.flags.bool("start-empty"),
+            embedded: run.flags.bool("embedded"),
         };
         daemon::run(args).await.map_err(|cause| Failure { line: cause.to_string(), code: 1 })
     };

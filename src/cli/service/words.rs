@@ -17,6 +17,10 @@ Make a configuration, then run the peer:
 $ ipfs-cluster-service init
 $ ipfs-cluster-service daemon
 
+Both at once, with an IPFS node in the same process:
+
+$ ipfs-cluster-service daemon --init --embedded
+
 Run it and join the cluster of another peer:
 
 $ ipfs-cluster-service daemon --bootstrap /ip4/192.168.1.2/tcp/9096/p2p/<peer id>
@@ -58,4 +62,12 @@ the old pinset is touched.
 pub(super) const CLEANUP: &str = "
 Removes the pinset and everything else the consensus keeps on this peer, so that
 its next start is like its first. Configuration, identity and peerstore stay.
+";
+
+pub(super) const NODE: &str = "
+Runs the IPFS node that a peer has in its own process with \"--embedded\", and
+nothing else: a small IPFS daemon that speaks Kubo's RPC. It is configured by
+section ipfs_connector.embedded of service.json, where there is one, and by the
+variables CLUSTER_EMBEDDED_...; its RPC is on the socket node-socket in the
+configuration folder, and where api_listen_multiaddress says so.
 ";

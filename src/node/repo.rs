@@ -1,0 +1,590 @@
+//! Blocks and pins on disk.
+//!
+//! ```text
+//!   get, size ──▶ snapshot of the database
+//!   put, pins ──▶ queue ──▶ one writing thread: what has queued up meanwhile is one transaction, one sync
+//!   sweep     ──▶   "       so a block that is put again and a block that is swept never cross
+//! ```
+//!
+//! - What [`Repo::put`], [`Repo::set_pin`] and [`Repo::remove_pin`] answer is on disk.
+//! - A block is stored once, by its multihash; CIDs that hold their block themselves are never stored.
+//! - Number and sum of blocks are counted in the transaction that changes them.
+//! - Every row of [`Table::Sizes`] says when its block was put last: collections spare what was put under a
+//!   lease ([`super::lease`]).
+//! - Calls block: use `spawn_blocking`.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use cluster_compat::types::{Block, Cid};
+
+use super::Error;
+use super::lease::Leases;
+use crate::store::kv::{read, write};
+use crate::store::{Db, KvRead, KvWrite, Table};
+
+/// Multihash code of CIDs that hold their block.
+const IDENTITY: u64 = 0;
+/// Changes that wait for the writing thread; filled by many clients at once.
+const MAX_QUEUED: usize = 256;
+/// Bytes of blocks in one transaction, unless one change alone has more.
+const MAX_BATCH_BYTES: usize = 16 << 20;
+/// Changes in one transaction.
+const MAX_BATCH: usize = 256;
+/// Address space for the database, which is no limit on blocks: `storage_max_bytes` is.
+const MAP_SIZE_BYTES: u64 = 1 << 40;
+/// Bytes that stay free on the disk.
+const DISK_RESERVE_BYTES: u64 = 64 << 20;
+/// Rows read at a time by walks over a whole table.
+const PAGE: usize = 1024;
+
+const N_OBJECTS: &[u8] = b"node/objects";
+const N_BYTES: &[u8] = b"node/bytes";
+const SEQUENCE: &[u8] = b"node/sequence";
+
+/// How much of a DAG a pin holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PinKind {
+    /// The block alone.
+    Direct,
+    /// All of it.
+    Recursive,
+}
+
+/// A pin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pin {
+    pub(super) kind: PinKind,
+    pub(super) name: String,
+}
+
+/// What is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Stat {
+    pub(super) n_objects: u64,
+    pub(super) n_bytes: u64,
+}
+
+/// Blocks and pins of the node. Clones share them; the database closes with the last one.
+#[derive(Clone)]
+pub(super) struct Repo {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    db: Db,
+    shared: Arc<Shared>,
+    folder: PathBuf,
+    /// `None` only while it is dropped. The lock is held for the moment of a clone.
+    jobs: Mutex<Option<SyncSender<Job>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the writing thread shares with readers.
+struct Shared {
+    leases: Leases,
+    max_bytes: u64,
+    folder: PathBuf,
+    n_objects: AtomicU64,
+    n_bytes: AtomicU64,
+}
+
+/// One change and where its outcome goes.
+struct Job {
+    change: Change,
+    done: SyncSender<Result<Outcome, Error>>,
+}
+
+enum Change {
+    Put(Vec<Block>),
+    /// Removes blocks that are not marked and were put before the horizon.
+    Sweep {
+        keys: Vec<Vec<u8>>,
+        horizon: u64,
+    },
+    Remove(Vec<Cid>),
+    Pin {
+        cid: Cid,
+        pin: Pin,
+        /// Only if this is pinned recursively, and takes its name.
+        like: Option<Cid>,
+        unpin: Option<Cid>,
+    },
+    Unpin {
+        cid: Cid,
+        recursive: bool,
+    },
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    Removed(Vec<Vec<u8>>),
+}
+
+impl Repo {
+    /// Opens or makes the repository in `folder`. A process opens a folder once.
+    pub(super) fn open(folder: &Path, max_bytes: u64) -> Result<Self, Error> {
+        let db = Db::open(&folder.join("blocks"), MAP_SIZE_BYTES.max(max_bytes.saturating_mul(2)))?;
+        let number = |key: &'static [u8]| {
+            read(&db, |view| {
+                let row = view.get(Table::Meta, key)?;
+                Ok::<_, crate::store::Error>(row.map_or(0, u64_of))
+            })
+        };
+        let shared = Arc::new(Shared {
+            leases: Leases::new(number(SEQUENCE)?),
+            max_bytes,
+            folder: folder.to_owned(),
+            n_objects: AtomicU64::new(number(N_OBJECTS)?),
+            n_bytes: AtomicU64::new(number(N_BYTES)?),
+        });
+        let (jobs, queue) = sync_channel(MAX_QUEUED);
+        let writer = {
+            let (db, shared) = (db.clone(), Arc::clone(&shared));
+            std::thread::Builder::new()
+                .name("node writer".into())
+                .spawn(move || run(&db, &shared, &queue))
+                .map_err(|cause| Error::Start(format!("starting the writing thread: {cause}")))?
+        };
+        let inner = Inner {
+            db,
+            shared,
+            folder: folder.to_owned(),
+            jobs: Mutex::new(Some(jobs)),
+            writer: Mutex::new(Some(writer)),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Where it lies.
+    pub(super) fn folder(&self) -> &Path {
+        &self.inner.folder
+    }
+
+    /// Most bytes of blocks.
+    pub(super) fn max_bytes(&self) -> u64 {
+        self.inner.shared.max_bytes
+    }
+
+    /// Who is adding, and what a collection must spare.
+    pub(super) fn leases(&self) -> &Leases {
+        &self.inner.shared.leases
+    }
+
+    /// A block.
+    pub(super) fn get(&self, cid: &Cid) -> Result<Option<Bytes>, Error> {
+        if let Some(block) = inline(cid) {
+            return Ok(Some(block));
+        }
+        self.read(|view| Ok(view.get(Table::Blocks, &key(cid))?.map(Bytes::copy_from_slice)))
+    }
+
+    /// Blocks, in one look.
+    pub(super) fn get_all(&self, cids: &[Cid]) -> Result<Vec<Option<Bytes>>, Error> {
+        self.read(|view| {
+            let get = |cid: &Cid| match inline(cid) {
+                Some(block) => Ok(Some(block)),
+                None => Ok(view.get(Table::Blocks, &key(cid))?.map(Bytes::copy_from_slice)),
+            };
+            cids.iter().map(get).collect()
+        })
+    }
+
+    /// The size of a block, without reading it.
+    pub(super) fn size(&self, cid: &Cid) -> Result<Option<u64>, Error> {
+        if let Some(block) = inline(cid) {
+            return Ok(Some(block.len() as u64));
+        }
+        self.read(|view| Ok(view.get(Table::Sizes, &key(cid))?.map(u64_of)))
+    }
+
+    /// Stores blocks; they are on disk when it returns. Who named them has checked them.
+    pub(super) fn put(&self, blocks: &[Block]) -> Result<(), Error> {
+        let missing = self.missing(blocks)?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        self.change(Change::Put(missing)).map(drop)
+    }
+
+    /// Those of `blocks` that must go through the writer: new ones, and old ones a collection might take.
+    fn missing(&self, blocks: &[Block]) -> Result<Vec<Block>, Error> {
+        let spared_from = self.leases().spared_from();
+        self.read(|view| {
+            let mut missing = Vec::new();
+            for block in blocks.iter().filter(|block| inline(&block.cid).is_none()) {
+                let row = view.get(Table::Sizes, &key(&block.cid))?;
+                if row.is_none_or(|row| sequence_of(row) < spared_from) {
+                    missing.push(block.clone());
+                }
+            }
+            Ok(missing)
+        })
+    }
+
+    /// Removes blocks, pinned or not.
+    pub(super) fn remove(&self, cids: &[Cid]) -> Result<(), Error> {
+        self.change(Change::Remove(cids.to_vec())).map(drop)
+    }
+
+    /// Removes those of `keys` that are garbage for the running collection; returns which.
+    pub(super) fn sweep(&self, keys: Vec<Vec<u8>>, horizon: u64) -> Result<Vec<Vec<u8>>, Error> {
+        match self.change(Change::Sweep { keys, horizon })? {
+            Outcome::Removed(keys) => Ok(keys),
+            Outcome::Done => Ok(Vec::new()),
+        }
+    }
+
+    /// What is stored.
+    pub(super) fn stat(&self) -> Stat {
+        let shared = &self.inner.shared;
+        Stat {
+            n_objects: shared.n_objects.load(Ordering::Relaxed),
+            n_bytes: shared.n_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How a CID itself is pinned.
+    pub(super) fn pin_of(&self, cid: &Cid) -> Result<Option<Pin>, Error> {
+        self.read(|view| view.get(Table::Pins, &cid.to_bytes())?.map(pin_of).transpose())
+    }
+
+    /// The pins after a CID, a page of them.
+    pub(super) fn pins_after(&self, after: Option<&Cid>) -> Result<Vec<(Cid, Pin)>, Error> {
+        let after = after.map(Cid::to_bytes);
+        let mut pins = Vec::new();
+        for (key, row) in self.page(Table::Pins, after.as_deref())? {
+            let cid = Cid::try_from(&key[..]).map_err(|cause| damaged(Table::Pins, &cause.to_string()))?;
+            pins.push((cid, pin_of(&row)?));
+        }
+        Ok(pins)
+    }
+
+    /// Pins a CID whose blocks are here, in place of its pin before.
+    pub(super) fn set_pin(&self, cid: Cid, pin: Pin) -> Result<(), Error> {
+        self.change(Change::Pin { cid, pin, like: None, unpin: None }).map(drop)
+    }
+
+    /// Pins a CID like another one, which may go.
+    pub(super) fn update_pin(&self, from: Cid, to: Cid, unpins: bool) -> Result<(), Error> {
+        let pin = Pin { kind: PinKind::Recursive, name: String::new() };
+        let unpin = unpins.then_some(from);
+        self.change(Change::Pin { cid: to, pin, like: Some(from), unpin }).map(drop)
+    }
+
+    /// Takes a pin away.
+    pub(super) fn remove_pin(&self, cid: Cid, recursive: bool) -> Result<(), Error> {
+        self.change(Change::Unpin { cid, recursive }).map(drop)
+    }
+
+    /// Multihashes after one, with the sizes of their blocks: a page of them.
+    pub(super) fn blocks_after(&self, after: Option<&[u8]>) -> Result<Vec<(Vec<u8>, u64)>, Error> {
+        Ok(self.page(Table::Sizes, after)?.into_iter().map(|(key, row)| (key, u64_of(&row))).collect())
+    }
+
+    fn page(&self, table: Table, after: Option<&[u8]>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+        self.read(|view| {
+            let mut rows = Vec::new();
+            view.scan(table, b"", after, &mut |key, row| {
+                rows.push((key.to_vec(), row.to_vec()));
+                if rows.len() < PAGE { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            Ok(rows)
+        })
+    }
+
+    fn read<R>(&self, job: impl FnOnce(&dyn KvRead) -> Result<R, Error>) -> Result<R, Error> {
+        read(&self.inner.db, job)
+    }
+
+    fn change(&self, change: Change) -> Result<Outcome, Error> {
+        let jobs = self.inner.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (done, outcome) = sync_channel(1);
+        jobs.ok_or(Error::Stopped)?.send(Job { change, done }).map_err(|_| Error::Stopped)?;
+        outcome.recv().map_err(|_| Error::Stopped)?
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // the queue ends, then the thread, then the database closes
+        self.jobs.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner).take()
+            && writer.thread().id() != std::thread::current().id()
+        {
+            let _ = writer.join();
+        }
+    }
+}
+
+impl crate::net::Blocks for Repo {
+    fn block(&self, cid: &Cid) -> Option<Vec<u8>> {
+        Repo::get(self, cid).ok().flatten().map(Vec::from)
+    }
+
+    fn size(&self, cid: &Cid) -> Option<usize> {
+        Repo::size(self, cid).ok().flatten().and_then(|size| usize::try_from(size).ok())
+    }
+}
+
+/// The block that a CID holds itself.
+pub(super) fn inline(cid: &Cid) -> Option<Bytes> {
+    (cid.hash().code() == IDENTITY).then(|| Bytes::copy_from_slice(cid.hash().digest()))
+}
+
+/// What a block is stored under.
+pub(super) fn key(cid: &Cid) -> Vec<u8> {
+    cid.hash().to_bytes()
+}
+
+fn u64_of(row: &[u8]) -> u64 {
+    row.first_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
+/// When a block was put last.
+fn sequence_of(row: &[u8]) -> u64 {
+    row.get(8..).map_or(0, u64_of)
+}
+
+fn size_row(size: u64, sequence: u64) -> [u8; 16] {
+    let mut row = [0; 16];
+    row[..8].copy_from_slice(&size.to_be_bytes());
+    row[8..].copy_from_slice(&sequence.to_be_bytes());
+    row
+}
+
+fn pin_of(row: &[u8]) -> Result<Pin, Error> {
+    let (kind, name) = match row {
+        [0, name @ ..] => (PinKind::Direct, name),
+        [1, name @ ..] => (PinKind::Recursive, name),
+        _ => return Err(damaged(Table::Pins, "a pin of no kind")),
+    };
+    Ok(Pin { kind, name: String::from_utf8_lossy(name).into_owned() })
+}
+
+fn pin_row(pin: &Pin) -> Vec<u8> {
+    let mut row = vec![u8::from(pin.kind == PinKind::Recursive)];
+    row.extend_from_slice(pin.name.as_bytes());
+    row
+}
+
+fn damaged(table: Table, message: &str) -> Error {
+    Error::from(crate::store::Error::Damaged { table: table.name(), message: message.to_owned() })
+}
+
+/// The writing thread: takes what has queued up, writes it in one transaction, answers.
+fn run(db: &Db, shared: &Shared, queue: &Receiver<Job>) {
+    while let Ok(first) = queue.recv() {
+        let mut n_bytes = first.change.n_bytes();
+        let mut batch = vec![first];
+        while batch.len() < MAX_BATCH
+            && n_bytes < MAX_BATCH_BYTES
+            && let Ok(job) = queue.try_recv()
+        {
+            n_bytes += job.change.n_bytes();
+            batch.push(job);
+        }
+        commit(db, shared, batch);
+    }
+}
+
+impl Change {
+    fn n_bytes(&self) -> usize {
+        match self {
+            Self::Put(blocks) => blocks.iter().map(|block| block.data.len()).sum(),
+            _ => 0,
+        }
+    }
+}
+
+/// Writes a batch. A change that is refused leaves the others alone; a failure of the database fails all.
+fn commit(db: &Db, shared: &Shared, batch: Vec<Job>) {
+    let has_room = disk_has_room(&shared.folder);
+    // marks and sweeps shut each other out until the removal is on disk
+    let mut sweeping =
+        batch.iter().any(|job| matches!(job.change, Change::Sweep { .. })).then(|| shared.leases.sweeping());
+    let written = write(db, |transaction| {
+        let mut batch_state = Batch {
+            transaction,
+            sequence: shared.leases.next_sequence(),
+            stat: Stat {
+                n_objects: shared.n_objects.load(Ordering::Relaxed),
+                n_bytes: shared.n_bytes.load(Ordering::Relaxed),
+            },
+            max_bytes: shared.max_bytes,
+            has_room,
+        };
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for job in &batch {
+            let outcome = match &job.change {
+                Change::Put(blocks) => batch_state.put(blocks)?,
+                Change::Remove(cids) => batch_state.remove(cids)?,
+                Change::Sweep { keys, horizon } => {
+                    let marks = sweeping.as_mut();
+                    batch_state.sweep(keys, *horizon, |key| {
+                        marks.as_ref().is_none_or(|marks| marks.is_marked(key))
+                    })?
+                }
+                Change::Pin { cid, pin, like, unpin } => {
+                    batch_state.pin(*cid, pin, like.as_ref(), unpin.as_ref())?
+                }
+                Change::Unpin { cid, recursive } => batch_state.unpin(*cid, *recursive)?,
+            };
+            outcomes.push(outcome);
+        }
+        batch_state.finish()?;
+        Ok::<_, crate::store::Error>((outcomes, batch_state.stat))
+    });
+    drop(sweeping);
+    match written {
+        Ok((outcomes, stat)) => {
+            shared.n_objects.store(stat.n_objects, Ordering::Relaxed);
+            shared.n_bytes.store(stat.n_bytes, Ordering::Relaxed);
+            for (job, outcome) in batch.into_iter().zip(outcomes) {
+                // an asker who left is no error
+                let _ = job.done.send(outcome);
+            }
+        }
+        Err(cause) => {
+            let words = cause.to_string();
+            for job in batch {
+                let _ = job.done.send(Err(Error::Write(words.clone())));
+            }
+        }
+    }
+}
+
+/// Whether the disk can take more than a transaction.
+fn disk_has_room(folder: &Path) -> bool {
+    match rustix::fs::statvfs(folder) {
+        Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize) > DISK_RESERVE_BYTES,
+        Err(_) => true,
+    }
+}
+
+/// One transaction on its way. The outer error is the database's, the inner one the change's.
+struct Batch<'t> {
+    transaction: &'t mut dyn KvWrite,
+    sequence: u64,
+    stat: Stat,
+    max_bytes: u64,
+    has_room: bool,
+}
+
+type Changed = Result<Result<Outcome, Error>, crate::store::Error>;
+
+impl Batch<'_> {
+    fn put(&mut self, blocks: &[Block]) -> Changed {
+        // nothing of a refused change may stay behind, so its size is known before the first write
+        let mut new_bytes = 0;
+        for block in blocks {
+            if !self.transaction.has(Table::Sizes, &key(&block.cid))? {
+                new_bytes += block.data.len() as u64;
+            }
+        }
+        if new_bytes > 0 && (!self.has_room || self.stat.n_bytes.saturating_add(new_bytes) > self.max_bytes) {
+            return Ok(Err(Error::Full));
+        }
+        for block in blocks {
+            let key = key(&block.cid);
+            if !self.transaction.has(Table::Sizes, &key)? {
+                self.transaction.put(Table::Blocks, &key, &block.data)?;
+                self.stat.n_objects += 1;
+                self.stat.n_bytes += block.data.len() as u64;
+            }
+            let row = size_row(block.data.len() as u64, self.sequence);
+            self.transaction.put(Table::Sizes, &key, &row)?;
+        }
+        Ok(Ok(Outcome::Done))
+    }
+
+    fn remove_key(&mut self, key: &[u8]) -> Result<bool, crate::store::Error> {
+        let Some(size) = self.transaction.get(Table::Sizes, key)?.map(u64_of) else { return Ok(false) };
+        self.transaction.delete(Table::Sizes, key)?;
+        self.transaction.delete(Table::Blocks, key)?;
+        self.stat.n_objects = self.stat.n_objects.saturating_sub(1);
+        self.stat.n_bytes = self.stat.n_bytes.saturating_sub(size);
+        Ok(true)
+    }
+
+    fn remove(&mut self, cids: &[Cid]) -> Changed {
+        for cid in cids {
+            self.remove_key(&key(cid))?;
+        }
+        Ok(Ok(Outcome::Done))
+    }
+
+    fn sweep(&mut self, keys: &[Vec<u8>], horizon: u64, is_marked: impl Fn(&[u8]) -> bool) -> Changed {
+        let mut removed = Vec::new();
+        for key in keys {
+            let is_old =
+                self.transaction.get(Table::Sizes, key)?.is_some_and(|row| sequence_of(row) < horizon);
+            if is_old && !is_marked(key) && self.remove_key(key)? {
+                removed.push(key.clone());
+            }
+        }
+        Ok(Ok(Outcome::Removed(removed)))
+    }
+
+    fn pinned(&self, cid: &Cid) -> Result<Option<Pin>, crate::store::Error> {
+        let row = self.transaction.get(Table::Pins, &cid.to_bytes())?;
+        row.map(pin_of).transpose().map_err(|cause| crate::store::Error::Database(cause.to_string()))
+    }
+
+    fn pin(&mut self, cid: Cid, pin: &Pin, like: Option<&Cid>, unpin: Option<&Cid>) -> Changed {
+        let mut pin = pin.clone();
+        let before = self.pinned(&cid)?;
+        if let Some(like) = like {
+            match self.pinned(like)? {
+                Some(Pin { kind: PinKind::Recursive, name }) => pin.name = name,
+                _ => return Ok(Err(Error::UpdateFrom)),
+            }
+            if *like == cid {
+                return Ok(Ok(Outcome::Done));
+            }
+            if before.as_ref().is_some_and(|before| before.kind == PinKind::Recursive) {
+                return Ok(Err(Error::UpdateTo));
+            }
+        }
+        if pin.kind == PinKind::Direct && before.is_some_and(|before| before.kind == PinKind::Recursive) {
+            return Ok(Err(Error::PinnedRecursively(cid)));
+        }
+        self.transaction.put(Table::Pins, &cid.to_bytes(), &pin_row(&pin))?;
+        if let Some(unpin) = unpin {
+            self.transaction.delete(Table::Pins, &unpin.to_bytes())?;
+        }
+        Ok(Ok(Outcome::Done))
+    }
+
+    fn unpin(&mut self, cid: Cid, recursive: bool) -> Changed {
+        match self.pinned(&cid)? {
+            None => Ok(Err(Error::NotPinned)),
+            Some(Pin { kind: PinKind::Recursive, .. }) if !recursive => {
+                Ok(Err(Error::IsPinnedRecursively(cid)))
+            }
+            Some(_) => {
+                self.transaction.delete(Table::Pins, &cid.to_bytes())?;
+                Ok(Ok(Outcome::Done))
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), crate::store::Error> {
+        for (key, number) in
+            [(N_OBJECTS, self.stat.n_objects), (N_BYTES, self.stat.n_bytes), (SEQUENCE, self.sequence)]
+        {
+            self.transaction.put(Table::Meta, key, &number.to_be_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

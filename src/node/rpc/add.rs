@@ -1,0 +1,233 @@
+//! `add`: files to blocks through the importer, whose host is this node.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cluster_compat::api::{Entry, EntryKind, Result as ApiResult, Upload};
+use cluster_compat::types::{AddParams, AddedOutput, Cid, Layout, PeerId, Pin as ClusterPin, PinOptions};
+use futures::StreamExt as _;
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+
+use super::super::Core;
+use super::super::lease::Lease;
+use super::super::repo::{Pin, PinKind};
+use super::super::source::blocking;
+use super::answer::{Answer, Failure};
+use super::call::{Call, Files};
+use crate::adder::{self, Batch, Host, import};
+
+/// Bytes of blocks that are written together: one sync for many.
+const WRITE_BYTES: usize = 8 << 20;
+
+/// Options of Kubo's that this node does not serve: adding without them would make other content than was asked for.
+const UNSERVED: [&str; 12] = [
+    "nocopy",
+    "inline",
+    "to-files",
+    "preserve-mode",
+    "preserve-mtime",
+    "mode",
+    "mtime",
+    "mtime-nsecs",
+    "max-file-links",
+    "max-directory-links",
+    "max-hamt-fanout",
+    "fscache",
+];
+
+#[derive(Serialize)]
+struct Event {
+    #[serde(rename = "Name")]
+    name: String,
+    #[serde(rename = "Hash", skip_serializing_if = "String::is_empty")]
+    hash: String,
+    #[serde(rename = "Bytes", skip_serializing_if = "is_zero")]
+    bytes: u64,
+    #[serde(rename = "Size", skip_serializing_if = "String::is_empty")]
+    size: String,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// `add`.
+pub(super) async fn add(core: Arc<Core>, call: Call) -> Result<Answer, Failure> {
+    let asked = UNSERVED.into_iter().find(|name| call.has(name) && call.maybe(name) != Some(false));
+    if let Some(name) = asked.filter(|name| !call.text(name).is_empty() || call.is(name)) {
+        return Err(Failure::new(format!("{name} is not supported by this node")));
+    }
+    let only_hash = call.is("only-hash");
+    let mut params = AddParams {
+        wrap_with_directory: call.is("wrap-with-directory"),
+        progress: call.is("progress"),
+        layout: if call.is("trickle") { Layout::Trickle } else { Layout::Balanced },
+        cid_version: call.number("cid-version").unwrap_or(0),
+        no_pin: !call.is("pin") || only_hash,
+        ..AddParams::default()
+    };
+    params.raw_leaves = call.maybe("raw-leaves").unwrap_or(params.cid_version > 0);
+    for (name, value) in [("chunker", &mut params.chunker), ("hash", &mut params.hash)] {
+        if !call.text(name).is_empty() {
+            *value = call.text(name).to_owned();
+        }
+    }
+    let encoder = call.encoder()?;
+    let is_silent = call.is("silent");
+    let wraps = params.wrap_with_directory;
+    let host = NodeHost {
+        peer: core.keypair.public().to_peer_id(),
+        name: call.text("pin-name").to_owned(),
+        only_hash,
+        _lease: core.repo.leases().hold(None),
+        core,
+    };
+    let paths = Paths::default();
+    let upload = Followed { files: call.files()?, paths: paths.clone() };
+    let events = import(params, Box::new(upload), Arc::new(host));
+    let events = events.filter_map(move |event| {
+        let event = match event {
+            _ if is_silent && event.is_ok() => None,
+            Ok(output) => {
+                let hash = output.cid.map(|cid| encoder.text(&cid)).unwrap_or_default();
+                Some(Ok(event_of(output, hash, wraps, &paths)))
+            }
+            Err(cause) => Some(Err(Failure::new(cause.to_string()))),
+        };
+        futures::future::ready(event)
+    });
+    Ok(Answer::many(events))
+}
+
+fn event_of(output: AddedOutput, hash: String, wraps: bool, paths: &Paths) -> Event {
+    let name = match &hash[..] {
+        "" if wraps => output.name,
+        "" => paths.whole(output.name),
+        hash => {
+            paths.is_done(&output.name);
+            if output.name.is_empty() && !wraps { hash.to_owned() } else { output.name }
+        }
+    };
+    let size = if output.size > 0 { output.size.to_string() } else { String::new() };
+    Event { name, hash, bytes: output.bytes, size }
+}
+
+/// Paths of the files that were read and are not told to be done; the importer's progress lacks their first component.
+/// Never held over an await.
+#[derive(Clone, Default)]
+struct Paths(Arc<Mutex<VecDeque<String>>>);
+
+impl Paths {
+    fn push(&self, path: &[u8]) {
+        let path = String::from_utf8_lossy(path).into_owned();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(path);
+    }
+
+    fn whole(&self, name: String) -> String {
+        let paths = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let below = |path: &str| path.split_once('/').map_or("", |(_, below)| below).to_owned();
+        paths.iter().find(|path| below(path) == name).cloned().unwrap_or(name)
+    }
+
+    fn is_done(&self, name: &str) {
+        let mut paths = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = paths.iter().position(|path| path == name) {
+            paths.drain(..=at);
+        }
+    }
+}
+
+/// An upload that says which files it has given.
+struct Followed {
+    files: Files,
+    paths: Paths,
+}
+
+#[async_trait]
+impl Upload for Followed {
+    async fn next_entry(&mut self) -> ApiResult<Option<Entry>> {
+        let entry = self.files.next_entry().await?;
+        if let Some(entry) = &entry
+            && entry.kind == EntryKind::File
+        {
+            self.paths.push(&entry.path);
+        }
+        Ok(entry)
+    }
+
+    async fn read(&mut self) -> ApiResult<Option<Bytes>> {
+        self.files.read().await
+    }
+}
+
+/// This node as the importer's host: blocks go to its repository.
+struct NodeHost {
+    core: Arc<Core>,
+    peer: PeerId,
+    name: String,
+    only_hash: bool,
+    /// Spares what is added until it is pinned.
+    _lease: Lease,
+}
+
+#[async_trait]
+impl Host for NodeHost {
+    fn local_peer(&self) -> PeerId {
+        self.peer
+    }
+
+    async fn allocate(&self, _options: &PinOptions) -> Result<Vec<PeerId>, adder::Error> {
+        Ok(vec![self.peer])
+    }
+
+    async fn put_blocks(
+        &self,
+        _destinations: &[PeerId],
+        mut blocks: mpsc::Receiver<Batch>,
+    ) -> Result<(), adder::Error> {
+        while let Some(mut batch) = blocks.recv().await {
+            let mut n_bytes: usize = batch.iter().map(|block| block.data.len()).sum();
+            while n_bytes < WRITE_BYTES
+                && let Ok(more) = blocks.try_recv()
+            {
+                n_bytes += more.iter().map(|block| block.data.len()).sum::<usize>();
+                batch.extend(more);
+            }
+            if self.only_hash {
+                continue;
+            }
+            let repo = self.core.repo.clone();
+            let cids: Vec<Cid> = batch.iter().map(|block| block.cid).collect();
+            blocking(move || repo.put(&batch)).await.map_err(failed)?;
+            self.core.stored(&cids);
+        }
+        Ok(())
+    }
+
+    async fn pin(&self, pin: ClusterPin) -> Result<ClusterPin, adder::Error> {
+        let (repo, cid) = (self.core.repo.clone(), pin.cid);
+        let stored = Pin { kind: PinKind::Recursive, name: self.name.clone() };
+        blocking(move || repo.set_pin(cid, stored)).await.map_err(failed)?;
+        self.core.provide(&[cid]);
+        Ok(pin)
+    }
+
+    async fn is_pinned(&self, cid: &Cid) -> Result<bool, adder::Error> {
+        let (repo, cid) = (self.core.repo.clone(), *cid);
+        Ok(blocking(move || repo.pin_of(&cid)).await.map_err(failed)?.is_some())
+    }
+
+    /// Only imports that are spread over shards pin before they end; this node makes none.
+    fn take_back(&self, _cids: Vec<Cid>) -> oneshot::Receiver<()> {
+        let (done, end) = oneshot::channel();
+        let _ = done.send(());
+        end
+    }
+}
+
+fn failed(cause: super::super::Error) -> adder::Error {
+    adder::Error::Api(cluster_compat::api::Error::internal(cause.to_string()))
+}

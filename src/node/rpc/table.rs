@@ -1,0 +1,340 @@
+//! The endpoints: what each is called with, and who answers. `commands` and the dispatch read the same lines.
+
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+use super::super::Core;
+use super::answer::{Answer, Failure};
+use super::call::Call;
+use super::{add, block, car, dag, files, misc, pin, refs, repo};
+
+/// Answers a call.
+type Run = fn(Arc<Core>, Call) -> BoxFuture<'static, Result<Answer, Failure>>;
+
+/// One endpoint.
+pub(super) struct Endpoint {
+    /// Below `/api/v0/`.
+    pub(super) path: &'static str,
+    pub(super) args: &'static [Arg],
+    pub(super) options: &'static [Opt],
+    pub(super) run: Run,
+}
+
+/// What an argument is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ArgKind {
+    Text,
+    /// Text, or lines of the body.
+    TextOrBody,
+    File,
+}
+
+/// An argument.
+pub(super) struct Arg {
+    pub(super) name: &'static str,
+    pub(super) required: bool,
+    pub(super) kind: ArgKind,
+}
+
+/// What an option holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Bool,
+    Int,
+    Int64,
+    Uint,
+    Text,
+    Texts,
+}
+
+/// An option: all its names, the first of which counts, and its default.
+pub(super) struct Opt {
+    pub(super) names: &'static [&'static str],
+    pub(super) kind: Kind,
+    pub(super) default: &'static str,
+}
+
+const fn arg(name: &'static str) -> Arg {
+    Arg { name, required: true, kind: ArgKind::Text }
+}
+
+const fn arg_or_body(name: &'static str) -> Arg {
+    Arg { name, required: true, kind: ArgKind::TextOrBody }
+}
+
+const fn maybe(name: &'static str) -> Arg {
+    Arg { name, required: false, kind: ArgKind::Text }
+}
+
+const fn file(name: &'static str) -> Arg {
+    Arg { name, required: true, kind: ArgKind::File }
+}
+
+const fn bool(names: &'static [&'static str]) -> Opt {
+    Opt { names, kind: Kind::Bool, default: "" }
+}
+
+const fn on(names: &'static [&'static str]) -> Opt {
+    Opt { names, kind: Kind::Bool, default: "true" }
+}
+
+const fn text(names: &'static [&'static str], default: &'static str) -> Opt {
+    Opt { names, kind: Kind::Text, default }
+}
+
+const fn int(names: &'static [&'static str], default: &'static str) -> Opt {
+    Opt { names, kind: Kind::Int, default }
+}
+
+const fn int64(names: &'static [&'static str]) -> Opt {
+    Opt { names, kind: Kind::Int64, default: "" }
+}
+
+const fn uint(names: &'static [&'static str]) -> Opt {
+    Opt { names, kind: Kind::Uint, default: "" }
+}
+
+/// Options that every endpoint takes.
+pub(super) const GLOBAL: &[Opt] = &[
+    text(&["encoding", "enc"], ""),
+    bool(&["stream-channels"]),
+    text(&["timeout"], ""),
+    text(&["cid-base"], ""),
+    bool(&["upgrade-cidv0-in-output"]),
+    bool(&["offline"]),
+    text(&["api"], ""),
+    text(&["repo-dir"], ""),
+    text(&["config-file"], ""),
+    text(&["config", "c"], ""),
+    bool(&["debug", "D"]),
+    bool(&["help"]),
+    bool(&["h"]),
+    bool(&["local", "L"]),
+    text(&["api-auth"], ""),
+];
+
+const PROVIDE_ROOT: Opt = bool(&["fast-provide-root"]);
+const PROVIDE_DAG: Opt = bool(&["fast-provide-dag"]);
+const PROVIDE_WAIT: Opt = bool(&["fast-provide-wait"]);
+
+macro_rules! endpoint {
+    ($path:literal, [$($arg:expr),*], [$($option:expr),* $(,)?], $run:path) => {
+        Endpoint { path: $path, args: &[$($arg),*], options: &[$($option),*], run: |core, call| $run(core, call).boxed() }
+    };
+}
+
+/// All endpoints.
+pub(super) const ENDPOINTS: &[Endpoint] = &[
+    endpoint!(
+        "add",
+        [file("path")],
+        [
+            bool(&["recursive", "r"]),
+            bool(&["quiet", "q"]),
+            bool(&["quieter", "Q"]),
+            bool(&["silent"]),
+            bool(&["progress", "p"]),
+            bool(&["trickle", "t"]),
+            bool(&["only-hash", "n"]),
+            bool(&["wrap-with-directory", "w"]),
+            text(&["chunker", "s"], ""),
+            bool(&["raw-leaves"]),
+            bool(&["nocopy"]),
+            bool(&["fscache"]),
+            int(&["cid-version"], ""),
+            text(&["hash"], ""),
+            bool(&["inline"]),
+            int(&["inline-limit"], ""),
+            on(&["pin"]),
+            text(&["pin-name"], ""),
+            text(&["to-files"], ""),
+            bool(&["preserve-mode"]),
+            bool(&["preserve-mtime"]),
+            uint(&["mode"]),
+            int64(&["mtime"]),
+            uint(&["mtime-nsecs"]),
+            int(&["max-file-links"], ""),
+            int(&["max-directory-links"], ""),
+            int(&["max-hamt-fanout"], ""),
+            bool(&["hidden", "H"]),
+            bool(&["dereference-args"]),
+            bool(&["dereference-symlinks"]),
+            bool(&["include-empty-dirs", "E"]),
+            PROVIDE_ROOT,
+            PROVIDE_DAG,
+            PROVIDE_WAIT,
+        ],
+        add::add
+    ),
+    endpoint!("block/get", [arg_or_body("cid")], [], block::get),
+    endpoint!(
+        "block/put",
+        [file("data")],
+        [
+            text(&["cid-codec"], "raw"),
+            text(&["mhtype"], ""),
+            int(&["mhlen"], "-1"),
+            bool(&["pin"]),
+            bool(&["allow-big-block"]),
+            text(&["format", "f"], ""),
+        ],
+        block::put
+    ),
+    endpoint!("block/rm", [arg("cid")], [bool(&["force", "f"]), bool(&["quiet", "q"])], block::rm),
+    endpoint!("block/stat", [arg_or_body("cid")], [], block::stat),
+    endpoint!(
+        "cat",
+        [arg_or_body("ipfs-path")],
+        [int64(&["offset", "o"]), int64(&["length", "l"]), on(&["progress", "p"]),],
+        files::cat
+    ),
+    endpoint!("commands", [], [bool(&["flags", "f"])], misc::commands),
+    endpoint!(
+        "config",
+        [arg("key"), maybe("value")],
+        [bool(&["bool"]), bool(&["json"]), bool(&["expand-auto"]),],
+        misc::config
+    ),
+    endpoint!("config/show", [], [bool(&["expand-auto"])], misc::config_show),
+    endpoint!("dag/export", [arg("root")], [bool(&["progress", "p"]), bool(&["local-only"])], car::export),
+    endpoint!("dag/get", [arg_or_body("ref")], [text(&["output-codec"], "dag-json")], dag::get),
+    endpoint!(
+        "dag/import",
+        [file("path")],
+        [
+            bool(&["pin-roots"]),
+            bool(&["local-only"]),
+            bool(&["silent"]),
+            bool(&["stats"]),
+            bool(&["allow-big-block"]),
+            PROVIDE_ROOT,
+            PROVIDE_DAG,
+            PROVIDE_WAIT,
+        ],
+        car::import
+    ),
+    endpoint!(
+        "dag/put",
+        [file("object data")],
+        [
+            text(&["store-codec"], "dag-cbor"),
+            text(&["input-codec"], "dag-json"),
+            bool(&["pin"]),
+            text(&["hash"], ""),
+            bool(&["allow-big-block"]),
+        ],
+        dag::put
+    ),
+    endpoint!("dag/resolve", [arg_or_body("ref")], [], dag::resolve),
+    endpoint!("dag/stat", [arg_or_body("root")], [on(&["progress", "p"])], dag::stat),
+    endpoint!(
+        "get",
+        [arg_or_body("ipfs-path")],
+        [
+            text(&["output", "o"], ""),
+            bool(&["archive", "a"]),
+            bool(&["compress", "C"]),
+            int(&["compression-level", "l"], ""),
+            on(&["progress", "p"]),
+        ],
+        files::get
+    ),
+    endpoint!("id", [maybe("peerid")], [text(&["format", "f"], ""), text(&["peerid-base"], "")], misc::id),
+    endpoint!(
+        "ls",
+        [arg_or_body("ipfs-path")],
+        [
+            bool(&["headers", "v"]),
+            on(&["resolve-type"]),
+            on(&["size"]),
+            bool(&["stream", "s"]),
+            bool(&["long", "l"]),
+        ],
+        files::ls
+    ),
+    endpoint!(
+        "pin/add",
+        [arg_or_body("ipfs-path")],
+        [
+            on(&["recursive", "r"]),
+            text(&["name", "n"], ""),
+            bool(&["progress"]),
+            PROVIDE_ROOT,
+            PROVIDE_DAG,
+            PROVIDE_WAIT,
+        ],
+        pin::add
+    ),
+    endpoint!(
+        "pin/ls",
+        [maybe("ipfs-path")],
+        [
+            text(&["type", "t"], "all"),
+            bool(&["quiet", "q"]),
+            text(&["name", "n"], ""),
+            bool(&["stream", "s"]),
+            bool(&["names"]),
+        ],
+        pin::ls
+    ),
+    endpoint!("pin/rm", [arg_or_body("ipfs-path")], [on(&["recursive", "r"])], pin::rm),
+    endpoint!(
+        "pin/update",
+        [arg("from-path"), arg("to-path")],
+        [on(&["unpin"]), PROVIDE_ROOT, PROVIDE_DAG, PROVIDE_WAIT,],
+        pin::update
+    ),
+    endpoint!("pin/verify", [], [bool(&["verbose"]), bool(&["quiet", "q"])], pin::verify),
+    endpoint!(
+        "refs",
+        [arg_or_body("ipfs-path")],
+        [
+            text(&["format"], "<dst>"),
+            bool(&["edges", "e"]),
+            bool(&["unique", "u"]),
+            bool(&["recursive", "r"]),
+            int(&["max-depth"], "-1"),
+        ],
+        refs::refs
+    ),
+    endpoint!("refs/local", [], [], refs::local),
+    endpoint!("repo/gc", [], [bool(&["stream-errors"]), bool(&["quiet", "q"]), bool(&["silent"])], repo::gc),
+    endpoint!("repo/stat", [], [bool(&["size-only", "s"]), bool(&["human", "H"])], repo::stat),
+    endpoint!(
+        "repo/verify",
+        [],
+        [bool(&["drop"]), bool(&["heal"]), text(&["heal-timeout"], ""),],
+        repo::verify
+    ),
+    endpoint!("repo/version", [], [bool(&["quiet", "q"])], repo::version),
+    endpoint!(
+        "resolve",
+        [arg_or_body("name")],
+        [
+            on(&["recursive", "r"]),
+            uint(&["dht-record-count", "dhtrc"]),
+            text(&["dht-timeout", "dhtt"], ""),
+            bool(&["stream", "s"]),
+        ],
+        misc::resolve
+    ),
+    endpoint!("shutdown", [], [], misc::shutdown),
+    endpoint!(
+        "version",
+        [],
+        [bool(&["number", "n"]), bool(&["commit"]), bool(&["repo"]), bool(&["all"]),],
+        misc::version
+    ),
+];
+
+/// The endpoint of a path, and its last segment where that is an argument.
+pub(super) fn find(path: &str) -> Option<(&'static Endpoint, Option<&str>)> {
+    let exact = |path: &str| ENDPOINTS.iter().find(|endpoint| endpoint.path == path);
+    if let Some(endpoint) = exact(path) {
+        return Some((endpoint, None));
+    }
+    let (path, arg) = path.rsplit_once('/')?;
+    exact(path).map(|endpoint| (endpoint, Some(arg)))
+}
