@@ -129,7 +129,7 @@ mod tests {
     fn what_is_put_under_a_lease_stays_even_if_it_was_there_before() {
         let (_folder, repo) = repo();
         let (old, new) = (block(b"old"), block(b"new"));
-        repo.put(&[old.clone()]).unwrap();
+        repo.put(std::slice::from_ref(&old)).unwrap();
         let lease = repo.leases().hold(None);
         repo.put(&[old.clone(), new.clone()]).unwrap();
         assert_eq!(removed(&repo), []);
@@ -153,7 +153,7 @@ mod tests {
     fn a_walk_that_begins_while_blocks_are_swept_keeps_what_it_finds() {
         let (_folder, repo) = repo();
         let leaf = block(b"leaf");
-        repo.put(&[leaf.clone()]).unwrap();
+        repo.put(std::slice::from_ref(&leaf)).unwrap();
         let began = repo.leases().collect().unwrap();
         assert!(repo.leases().collect().is_none(), "one at a time");
         repo.leases().mark([&leaf.cid]);

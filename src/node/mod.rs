@@ -15,6 +15,7 @@
 //! - Memory is bounded: bodies stream, walks keep a bounded frontier. Marks of a collection take 8 bytes a block.
 //! - No CID and no block makes it panic; the storage limit refuses what is new in Kubo's words.
 
+mod gateway;
 mod gc;
 mod hamt;
 mod ipld;
@@ -218,7 +219,16 @@ impl Node {
             serving.spawn("node rpc", conn::serve(listener, handler, options, serving.token()));
             apis.push(addr);
         }
-        Ok(Self { core, socket, apis, gateways: Vec::new(), serving })
+        let mut gateways = Vec::new();
+        for addr in &core.config.gateway_listen_multiaddress {
+            let listener = Listener::bind(addr).await.map_err(|cause| Error::Start(cause.to_string()))?;
+            let addr = listener.local_addr();
+            info!(target: "node", "IPFS gateway: {addr}");
+            let handler = gateway::handler(Arc::clone(&core));
+            serving.spawn("node gateway", conn::serve(listener, handler, options, serving.token()));
+            gateways.push(addr);
+        }
+        Ok(Self { core, socket, apis, gateways, serving })
     }
 
     /// Where the peer of this process reaches it.

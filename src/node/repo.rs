@@ -64,6 +64,9 @@ pub(super) struct Pin {
     pub(super) name: String,
 }
 
+/// Key and value.
+type Row = (Vec<u8>, Vec<u8>);
+
 /// What is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Stat {
@@ -109,17 +112,20 @@ enum Change {
         horizon: u64,
     },
     Remove(Vec<Cid>),
-    Pin {
-        cid: Cid,
-        pin: Pin,
-        /// Only if this is pinned recursively, and takes its name.
-        like: Option<Cid>,
-        unpin: Option<Cid>,
-    },
+    Pin(Box<Pinning>),
     Unpin {
         cid: Cid,
         recursive: bool,
     },
+}
+
+/// A pin to write.
+struct Pinning {
+    cid: Cid,
+    pin: Pin,
+    /// Only if this is pinned recursively; the pin takes its name.
+    like: Option<Cid>,
+    unpin: Option<Cid>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -269,14 +275,16 @@ impl Repo {
 
     /// Pins a CID whose blocks are here, in place of its pin before.
     pub(super) fn set_pin(&self, cid: Cid, pin: Pin) -> Result<(), Error> {
-        self.change(Change::Pin { cid, pin, like: None, unpin: None }).map(drop)
+        let pinning = Pinning { cid, pin, like: None, unpin: None };
+        self.change(Change::Pin(Box::new(pinning))).map(drop)
     }
 
     /// Pins a CID like another one, which may go.
     pub(super) fn update_pin(&self, from: Cid, to: Cid, unpins: bool) -> Result<(), Error> {
         let pin = Pin { kind: PinKind::Recursive, name: String::new() };
         let unpin = unpins.then_some(from);
-        self.change(Change::Pin { cid: to, pin, like: Some(from), unpin }).map(drop)
+        let pinning = Pinning { cid: to, pin, like: Some(from), unpin };
+        self.change(Change::Pin(Box::new(pinning))).map(drop)
     }
 
     /// Takes a pin away.
@@ -289,7 +297,7 @@ impl Repo {
         Ok(self.page(Table::Sizes, after)?.into_iter().map(|(key, row)| (key, u64_of(&row))).collect())
     }
 
-    fn page(&self, table: Table, after: Option<&[u8]>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+    fn page(&self, table: Table, after: Option<&[u8]>) -> Result<Vec<Row>, Error> {
         self.read(|view| {
             let mut rows = Vec::new();
             view.scan(table, b"", after, &mut |key, row| {
@@ -432,9 +440,7 @@ fn commit(db: &Db, shared: &Shared, batch: Vec<Job>) {
                         marks.as_ref().is_none_or(|marks| marks.is_marked(key))
                     })?
                 }
-                Change::Pin { cid, pin, like, unpin } => {
-                    batch_state.pin(*cid, pin, like.as_ref(), unpin.as_ref())?
-                }
+                Change::Pin(pinning) => batch_state.pin(pinning)?,
                 Change::Unpin { cid, recursive } => batch_state.unpin(*cid, *recursive)?,
             };
             outcomes.push(outcome);
@@ -538,15 +544,16 @@ impl Batch<'_> {
         row.map(pin_of).transpose().map_err(|cause| crate::store::Error::Database(cause.to_string()))
     }
 
-    fn pin(&mut self, cid: Cid, pin: &Pin, like: Option<&Cid>, unpin: Option<&Cid>) -> Changed {
-        let mut pin = pin.clone();
-        let before = self.pinned(&cid)?;
+    fn pin(&mut self, pinning: &Pinning) -> Changed {
+        let Pinning { cid, like, unpin, .. } = pinning;
+        let mut pin = pinning.pin.clone();
+        let before = self.pinned(cid)?;
         if let Some(like) = like {
             match self.pinned(like)? {
                 Some(Pin { kind: PinKind::Recursive, name }) => pin.name = name,
                 _ => return Ok(Err(Error::UpdateFrom)),
             }
-            if *like == cid {
+            if like == cid {
                 return Ok(Ok(Outcome::Done));
             }
             if before.as_ref().is_some_and(|before| before.kind == PinKind::Recursive) {
@@ -554,7 +561,7 @@ impl Batch<'_> {
             }
         }
         if pin.kind == PinKind::Direct && before.is_some_and(|before| before.kind == PinKind::Recursive) {
-            return Ok(Err(Error::PinnedRecursively(cid)));
+            return Ok(Err(Error::PinnedRecursively(*cid)));
         }
         self.transaction.put(Table::Pins, &cid.to_bytes(), &pin_row(&pin))?;
         if let Some(unpin) = unpin {

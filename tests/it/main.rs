@@ -14,6 +14,7 @@ mod lab;
 mod members;
 mod mixed;
 mod net;
+mod node;
 mod odd_members;
 mod open_swarm;
 mod oracle;

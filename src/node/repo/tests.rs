@@ -13,10 +13,10 @@ fn a_block_is_stored_once_and_counted_once() {
     let (_folder, repo) = repo();
     let one = block(b"hello");
     repo.put(&[one.clone(), one.clone()]).unwrap();
-    repo.put(&[one.clone()]).unwrap();
+    repo.put(std::slice::from_ref(&one)).unwrap();
     // the same bytes under another codec are the same block
     let other = named(ipld::DAG_PB, b"hello");
-    repo.put(&[other.clone()]).unwrap();
+    repo.put(std::slice::from_ref(&other)).unwrap();
     assert_eq!(repo.stat(), Stat { n_objects: 1, n_bytes: 5 });
     assert_eq!(repo.get(&other.cid).unwrap().unwrap(), "hello");
     assert_eq!(repo.size(&one.cid).unwrap(), Some(5));
@@ -40,7 +40,7 @@ fn blocks_pins_and_counts_are_there_after_reopening() {
     let folder = tempfile::tempdir().unwrap();
     let one = block(&vec![7; 300_000]);
     let repo = Repo::open(folder.path(), 1 << 30).unwrap();
-    repo.put(&[one.clone()]).unwrap();
+    repo.put(std::slice::from_ref(&one)).unwrap();
     repo.set_pin(one.cid, pin(PinKind::Recursive, "name")).unwrap();
     let stat = repo.stat();
     drop(repo);
@@ -57,12 +57,12 @@ fn what_exceeds_the_storage_limit_is_refused_whole_in_kubos_words() {
     let folder = tempfile::tempdir().unwrap();
     let repo = Repo::open(folder.path(), 100).unwrap();
     let (small, large) = (block(&[1; 60]), block(&[2; 60]));
-    repo.put(&[small.clone()]).unwrap();
+    repo.put(std::slice::from_ref(&small)).unwrap();
     let refused = repo.put(&[block(&[3; 30]), large.clone()]).unwrap_err();
     assert_eq!(refused.to_string(), "maximum storage limit exceeded. Try to unpin some files");
     assert_eq!(repo.stat(), Stat { n_objects: 1, n_bytes: 60 });
     // what is there already may be put again
-    repo.put(&[small.clone()]).unwrap();
+    repo.put(std::slice::from_ref(&small)).unwrap();
     repo.remove(&[small.cid]).unwrap();
     repo.put(&[large]).unwrap();
 }
@@ -96,7 +96,7 @@ fn many_writers_share_transactions_and_lose_nothing() {
             scope.spawn(move || {
                 for n in 0..32u8 {
                     let one = block(&[thread, n]);
-                    repo.put(&[one.clone()]).unwrap();
+                    repo.put(std::slice::from_ref(&one)).unwrap();
                     assert_eq!(repo.get(&one.cid).unwrap().unwrap(), one.data);
                 }
             });

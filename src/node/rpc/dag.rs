@@ -114,17 +114,11 @@ pub(super) async fn resolve(core: Arc<Core>, mut call: Call) -> Result<Answer, F
 #[derive(Serialize, Clone, Default)]
 struct DagStat {
     #[serde(rename = "Cid")]
-    cid: Link2,
+    cid: String,
     #[serde(rename = "Size")]
     size: u64,
     #[serde(rename = "NumBlocks")]
     num_blocks: u64,
-}
-
-#[derive(Serialize, Clone, Default)]
-struct Link2 {
-    #[serde(rename = "/")]
-    cid: String,
 }
 
 #[derive(Serialize, Clone, Default)]
@@ -168,7 +162,7 @@ pub(super) async fn stat(core: Arc<Core>, mut call: Call) -> Result<Answer, Fail
                 return Err(Failure::new(words));
             }
             let root = resolved.cid;
-            summary.dags.push(DagStat { cid: Link2 { cid: encoder.text(&root) }, ..DagStat::default() });
+            summary.dags.push(DagStat { cid: encoder.text(&root), ..DagStat::default() });
             let mut seen = HashSet::new();
             let mut todo = vec![root];
             while let Some(cid) = todo.pop() {

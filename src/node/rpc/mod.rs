@@ -11,7 +11,7 @@ mod add;
 mod answer;
 mod block;
 mod call;
-mod car;
+pub(super) mod car;
 mod dag;
 mod files;
 mod misc;
@@ -27,7 +27,10 @@ use cluster_compat::http::conn::{Handler, PeerAddr, Request};
 use cluster_compat::http::mux;
 use cluster_compat::http::respond::Response;
 use futures::FutureExt as _;
-use http::header::{AUTHORIZATION, HeaderMap, ORIGIN, REFERER, USER_AGENT};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION,
+    HeaderMap, HeaderValue, ORIGIN, REFERER, USER_AGENT,
+};
 use http::{Method, StatusCode};
 
 use self::answer::{Answer, Failure, plain};
@@ -46,6 +49,15 @@ pub(super) struct Access {
     pub(super) origins: Vec<String>,
 }
 
+impl Access {
+    /// The origin of a request from a web page that may call.
+    fn allowed_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let origin = headers.get(ORIGIN)?;
+        let text = origin.to_str().ok()?;
+        self.origins.iter().any(|known| known == text || known == "*").then(|| origin.clone())
+    }
+}
+
 /// Answers the RPC.
 pub(super) fn handler(core: Arc<Core>, access: Access) -> Handler {
     let access = Arc::new(access);
@@ -56,9 +68,25 @@ pub(super) fn handler(core: Arc<Core>, access: Access) -> Handler {
 }
 
 async fn answer(core: Arc<Core>, access: &Access, request: Request) -> Response {
-    if let Some(refusal) = refuse(access, request.method(), request.headers()) {
+    if !request.uri().path().starts_with("/api/v0/version")
+        && let Some(refusal) = other_version(request.headers())
+    {
         return refusal;
     }
+    let origin = access.allowed_origin(request.headers());
+    let is_post = request.method() == Method::POST;
+    let mut response = match refuse(access, request.method(), request.headers()) {
+        Some(refusal) => refusal,
+        None => call(core, request).await,
+    };
+    if is_post && let Some(origin) = origin {
+        response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    }
+    response
+}
+
+/// Answers a request that may be asked.
+async fn call(core: Arc<Core>, request: Request) -> Response {
     if let Some(redirect) = clean(&request) {
         return redirect;
     }
@@ -66,11 +94,6 @@ async fn answer(core: Arc<Core>, access: &Access, request: Request) -> Response 
     let Some((endpoint, arg)) = path.strip_prefix("/api/v0/").and_then(table::find) else {
         return plain(StatusCode::NOT_FOUND, "404 page not found");
     };
-    if endpoint.path != "version"
-        && let Some(refusal) = other_version(request.headers())
-    {
-        return refusal;
-    }
     let mut call = match Call::parse(endpoint, arg, request) {
         Ok(call) => call,
         Err(refusal) => return plain(StatusCode::BAD_REQUEST, &refusal),
@@ -93,13 +116,20 @@ async fn answer(core: Arc<Core>, access: &Access, request: Request) -> Response 
 fn refuse(access: &Access, method: &Method, headers: &HeaderMap) -> Option<Response> {
     if *method == Method::OPTIONS {
         let mut response = cluster_compat::http::respond::empty(StatusCode::NO_CONTENT);
-        let is_preflight = headers.contains_key("access-control-request-method");
-        answer::options(&mut response, is_preflight);
+        let asked = headers.get(ACCESS_CONTROL_REQUEST_METHOD);
+        answer::options(&mut response, asked.is_some());
+        if asked.is_some_and(|method| method == "POST")
+            && let Some(origin) = access.allowed_origin(headers)
+        {
+            response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            let methods = HeaderValue::from_static("POST");
+            response.headers_mut().insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+        }
         return Some(response);
     }
     if *method != Method::POST {
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "405 - Method Not Allowed");
-        response.headers_mut().insert(http::header::ALLOW, http::HeaderValue::from_static("OPTIONS, POST"));
+        response.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("OPTIONS, POST"));
         return Some(response);
     }
     if !access.token.is_empty() && !shows(headers, &access.token) {
@@ -151,7 +181,9 @@ fn other_version(headers: &HeaderMap) -> Option<Response> {
     let ours = format!("/kubo/{KUBO_VERSION}/");
     (is_kubo && !agent.starts_with(&ours)).then(|| {
         let words = format!("api version mismatch ({ours} != {agent})");
-        plain(StatusCode::BAD_REQUEST, &words)
+        let mut refusal = plain(StatusCode::BAD_REQUEST, &words);
+        refusal.headers_mut().remove(http::header::VARY);
+        refusal
     })
 }
 
