@@ -88,6 +88,20 @@ impl Trie {
     }
 }
 
+/// The nodes of a sharded directory, children before parents, the root last.
+#[cfg(test)]
+pub(super) fn build(links: Vec<Link>, cids: CidBuilder) -> Result<Vec<Node>, Error> {
+    let mut hashed: Vec<(u64, Link)> = links.into_iter().map(|link| (hash(&link.name), link)).collect();
+    hashed.sort_by_key(|entry| entry.0);
+    let next: Vec<u64> = hashed.iter().skip(1).map(|entry| entry.0).collect();
+    let (mut trie, mut nodes) = (Trie::new(cids), Vec::new());
+    for (i, (hash, link)) in hashed.into_iter().enumerate() {
+        trie.push(hash, next.get(i).copied(), link, |node| nodes.push(node))?;
+    }
+    nodes.push(trie.finish());
+    Ok(nodes)
+}
+
 /// The first half of MurmurHash3 x64-128 with seed 0.
 fn murmur3_x64_128_first(data: &[u8]) -> u64 {
     const C1: u64 = 0x87c3_7b91_1142_53d5;
