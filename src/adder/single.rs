@@ -10,7 +10,7 @@ use super::sink::{Allocated, SinkArgs};
 use super::transfer::Transfer;
 
 /// Pins of one import that wait for the consensus at the same time: it makes one transaction of those that wait.
-const MAX_PINNING: usize = 256;
+const MAX_PINNING: usize = 512;
 
 /// See the module.
 pub(super) struct Single {
