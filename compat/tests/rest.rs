@@ -235,8 +235,7 @@ async fn malformed_requests_are_refused_in_the_references_words() {
         ("cid-version=x", "parameter cid-version invalid"),
         ("stream-channels=x", "parameter stream-channels invalid"),
         ("no-pin=yes", "parameter no-pin invalid"),
-        ("shard=true", "shard=true is not supported yet"),
-        ("stream-channels=false&shard=true", "shard=true is not supported yet"),
+        ("shard=true&shard-size=x", "parameter shard_size is invalid"),
     ] {
         let add = with_body(&format!("/add?{query}"), Some("multipart/form-data; boundary=x"), "--x--\r\n");
         check(&server, &add, (400, message)).await;

@@ -1,9 +1,15 @@
-//! CAR files: finished blocks that only need checking (spec: adder 15).
+//! CAR files: finished blocks that only need checking (spec: adder 15). Version 1, and the one inside a file of
+//! version 2.
+//!
+//! A section is in memory as a whole, none is larger than 32 MiB; those being checked hold 16 MiB beside it at most.
+
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use bytes::{Buf, Bytes, BytesMut};
 use cluster_compat::api::{Entry, EntryKind, Upload};
 use cluster_compat::types::{AddedOutput, Block, Cid};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::sink::Sink;
 use super::{Error, decode, files, hash};
@@ -11,12 +17,28 @@ use super::{Error, decode, files, hash};
 /// Longest header or section. (Go: `go-car/util`)
 const MAX_SECTION_BYTES: u64 = 32 * 1024 * 1024;
 
+/// Most roots of a file; each is pinned.
+const MAX_ROOTS: usize = 16384;
+
+/// The first bytes of version 2 after their length, in place of a header of version 1.
+const PRAGMA: &[u8] = b"\xa1gversion\x02";
+
+/// Bytes of the pragma and of the header behind it.
+const V2_HEADER_END: u64 = 51;
+
+/// Sections of these sizes are checked on a blocking thread: below, handing over costs more than it frees; above,
+/// too many bytes would wait.
+const CHECK_ELSEWHERE: std::ops::Range<usize> = 128 * 1024..4 * 1024 * 1024;
+
+/// Sections that are being checked while the next is read.
+const MAX_CHECKING: usize = 4;
+
 /// What a section may be made of: dag-pb, raw, dag-cbor.
 const DAG_PB: u64 = 0x70;
 const RAW: u64 = 0x55;
 const DAG_CBOR: u64 = 0x71;
 
-/// Imports the first part of an upload; the others are not looked at. Gives the root.
+/// Imports the first part of an upload; the others are not looked at. Gives the roots.
 pub(super) async fn read(
     upload: &mut dyn Upload,
     sink: &mut Sink,
@@ -24,27 +46,85 @@ pub(super) async fn read(
 ) -> Result<Vec<Cid>, Error> {
     let Some(entry) = upload.next_entry().await? else { return Err(Error::NoParts) };
     let name = name(&entry)?;
-    let mut sections = Sections { upload, rest: Bytes::new() };
-    let root = sections.root().await?;
-    let mut output = AddedOutput { name, cid: Some(root), ..AddedOutput::default() };
-    let mut n_blocks = 0;
-    while let Some(section) = sections.next().await? {
-        let block = check(section)?;
-        if block.cid == root {
-            output.size = decode::file_size(&block);
-        }
-        output.bytes += block.data.len() as u64;
-        n_blocks += 1;
-        sink.put(block).await?;
+    let mut sections = Sections { upload, rest: Bytes::new(), left: None };
+    let roots = sections.roots().await?;
+    if sink.wants_roots_apart() && roots.len() > 1 {
+        return Err(Error::NotSupported(format!("sharding a CAR file of {} roots", roots.len())));
     }
-    if n_blocks == 0 {
+    let sizes = roots.iter().map(|root| (*root, 0)).collect();
+    let mut blocks = Blocks { sink, sizes, n_bytes: 0, n: 0 };
+    let mut checking = VecDeque::with_capacity(MAX_CHECKING);
+    while let Some(section) = sections.next().await? {
+        if checking.len() == MAX_CHECKING {
+            blocks.put_oldest(&mut checking).await?;
+        }
+        checking.push_back(Checking::start(section));
+    }
+    while !checking.is_empty() {
+        blocks.put_oldest(&mut checking).await?;
+    }
+    let Blocks { sizes, n_bytes, n, .. } = blocks;
+    if n == 0 {
         return Err(Error::NoBlocks);
     }
-    output.allocations = sink.allocations();
-    // A reader that left drops the import.
-    let _ = outputs.send(output).await;
-    sink.name_root(root);
-    Ok(vec![root])
+    for root in &roots {
+        sink.name_root(*root);
+        let output = AddedOutput {
+            name: name.clone(),
+            cid: Some(*root),
+            bytes: n_bytes,
+            size: sizes.get(root).copied().unwrap_or_default(),
+            allocations: sink.allocations(),
+        };
+        // A reader that left drops the import.
+        let _ = outputs.send(output).await;
+    }
+    Ok(roots)
+}
+
+/// The blocks of a file, on their way to the sink.
+struct Blocks<'a> {
+    sink: &'a mut Sink,
+    /// The size of the file each root is; 0 for other roots, and those whose block has not come.
+    sizes: HashMap<Cid, u64>,
+    n_bytes: u64,
+    n: u64,
+}
+
+impl Blocks<'_> {
+    async fn put_oldest(&mut self, checking: &mut VecDeque<Checking>) -> Result<(), Error> {
+        let Some(oldest) = checking.pop_front() else { return Ok(()) };
+        let block = oldest.finish().await?;
+        if let Some(size) = self.sizes.get_mut(&block.cid) {
+            *size = decode::file_size(&block);
+        }
+        self.n_bytes += block.data.len() as u64;
+        self.n += 1;
+        self.sink.put(block).await
+    }
+}
+
+/// A section that is being checked.
+enum Checking {
+    Done(Result<Block, Error>),
+    Elsewhere(JoinHandle<Result<Block, Error>>),
+}
+
+impl Checking {
+    fn start(section: Bytes) -> Self {
+        if CHECK_ELSEWHERE.contains(&section.len()) {
+            Self::Elsewhere(tokio::task::spawn_blocking(move || check(section)))
+        } else {
+            Self::Done(check(section))
+        }
+    }
+
+    async fn finish(self) -> Result<Block, Error> {
+        match self {
+            Self::Done(block) => block,
+            Self::Elsewhere(task) => task.await.map_err(|_| Error::Interrupted)?,
+        }
+    }
 }
 
 /// The name of a part that is a file at the top; a link counts as an empty one.
@@ -87,26 +167,72 @@ fn check(section: Bytes) -> Result<Block, Error> {
 struct Sections<'a> {
     upload: &'a mut dyn Upload,
     rest: Bytes,
+    /// Bytes that are still to come, where that is known.
+    left: Option<u64>,
 }
 
 impl Sections<'_> {
-    /// The root a header names.
-    async fn root(&mut self) -> Result<Cid, Error> {
-        let Some(len) = self.length().await? else { return Err(Error::car("EOF")) };
-        if len > MAX_SECTION_BYTES {
-            return Err(Error::car("unexpected EOF"));
+    /// The roots the header names, each once.
+    async fn roots(&mut self) -> Result<Vec<Cid>, Error> {
+        let mut header = self.header().await?;
+        if header == PRAGMA {
+            self.enter_v2().await?;
+            header = self.header().await?;
         }
-        let header = self.take(len as usize).await?;
         let header =
             decode::car_header(&header).map_err(|error| Error::car(format!("invalid header: {error}")))?;
         if header.version != 1 {
             return Err(Error::car(format!("invalid car version: {}", header.version)));
         }
-        match header.roots[..] {
-            [] => Err(Error::car("empty car, no roots")),
-            [root] => Ok(root),
-            _ => Err(Error::car("only CAR files with a single root are supported")),
+        if header.roots.is_empty() {
+            return Err(Error::car("empty car, no roots"));
         }
+        let mut roots = Vec::new();
+        let mut seen = HashSet::new();
+        for root in header.roots {
+            if seen.insert(root) {
+                roots.push(root);
+            }
+        }
+        if roots.len() > MAX_ROOTS {
+            return Err(Error::car(format!("a CAR file of {} roots, more than {MAX_ROOTS}", roots.len())));
+        }
+        Ok(roots)
+    }
+
+    async fn header(&mut self) -> Result<Bytes, Error> {
+        let Some(len) = self.length().await? else { return Err(Error::car("EOF")) };
+        if len > MAX_SECTION_BYTES {
+            return Err(Error::car("unexpected EOF"));
+        }
+        self.take(len as usize).await
+    }
+
+    /// After the pragma of version 2: goes to the file of version 1 inside, and ends with it. The index, which
+    /// stands behind it or before it, is not read.
+    async fn enter_v2(&mut self) -> Result<(), Error> {
+        let mut header = self.take(V2_HEADER_END as usize - PRAGMA.len() - 1).await?;
+        // what readers may expect of the index, which is no matter here
+        header.advance(16);
+        let (offset, size, index) = (header.get_u64_le(), header.get_u64_le(), header.get_u64_le());
+        let bad = |text: String| Err(Error::car(format!("invalid header of CAR version 2: {text}")));
+        if offset < V2_HEADER_END {
+            return bad(format!("data offset {offset} is inside the header of {V2_HEADER_END} bytes"));
+        }
+        if size == 0 {
+            return bad("data size is 0".into());
+        }
+        let Some(end) = offset.checked_add(size) else {
+            return bad(format!("data offset {offset} and data size {size} are more than 64 bits hold"));
+        };
+        if index != 0 && (index < V2_HEADER_END || (offset..end).contains(&index)) {
+            return bad(format!("index offset {index} is inside the header or the data"));
+        }
+        self.skip(offset - V2_HEADER_END).await?;
+        let n = (self.rest.len() as u64).min(size);
+        self.rest.truncate(n as usize);
+        self.left = Some(size - n);
+        Ok(())
     }
 
     /// The next section; one without bytes ends the file.
@@ -125,7 +251,9 @@ impl Sections<'_> {
         let mut value = 0u64;
         for n in 0..10 {
             if self.rest.is_empty() && !self.fill().await? {
-                return if n == 0 { Ok(None) } else { Err(Error::car("unexpected EOF")) };
+                // a file of known length ends there and not before
+                let is_end = n == 0 && self.left.is_none_or(|left| left == 0);
+                return if is_end { Ok(None) } else { Err(Error::car("unexpected EOF")) };
             }
             let byte = self.rest.get_u8();
             if n == 9 && byte > 1 {
@@ -144,7 +272,7 @@ impl Sections<'_> {
         if self.rest.len() >= len {
             return Ok(self.rest.split_to(len));
         }
-        let mut taken = BytesMut::new();
+        let mut taken = BytesMut::with_capacity(len.min(CHECK_ELSEWHERE.end));
         while taken.len() < len {
             if self.rest.is_empty() && !self.fill().await? {
                 return Err(Error::car("unexpected EOF"));
@@ -156,12 +284,33 @@ impl Sections<'_> {
         Ok(taken.freeze())
     }
 
+    /// Passes over so many bytes.
+    async fn skip(&mut self, mut len: u64) -> Result<(), Error> {
+        while len > 0 {
+            if self.rest.is_empty() && !self.fill().await? {
+                return Err(Error::car("unexpected EOF"));
+            }
+            let n = (self.rest.len() as u64).min(len);
+            self.rest.advance(n as usize);
+            len -= n;
+        }
+        Ok(())
+    }
+
     /// The next piece that is not empty; `false` at the end of the file.
     async fn fill(&mut self) -> Result<bool, Error> {
         while self.rest.is_empty() {
+            if self.left == Some(0) {
+                return Ok(false);
+            }
             match self.upload.read().await? {
                 Some(piece) => self.rest = piece,
                 None => return Ok(false),
+            }
+            if let Some(left) = &mut self.left {
+                let n = (self.rest.len() as u64).min(*left);
+                self.rest.truncate(n as usize);
+                *left -= n;
             }
         }
         Ok(true)

@@ -33,7 +33,11 @@ pub(super) struct Kept {
     pub(super) blocks: HashMap<Cid, Bytes>,
     /// CIDs of all blocks, as they came.
     pub(super) puts: Vec<Cid>,
+    /// Of the last transfer.
     pub(super) destinations: Vec<PeerId>,
+    pub(super) all_destinations: Vec<Vec<PeerId>>,
+    /// How many blocks had come when each transfer began.
+    pub(super) starts: Vec<usize>,
     pub(super) pins: Vec<Pin>,
     pub(super) taken_back: Vec<Cid>,
     pub(super) is_put_dropped: bool,
@@ -117,7 +121,13 @@ impl Host for Collector {
         mut blocks: mpsc::Receiver<Batch>,
     ) -> Result<(), Error> {
         let _guard = OnDrop(self);
-        self.kept().destinations = destinations.to_vec();
+        {
+            let mut kept = self.kept();
+            let n_puts = kept.puts.len();
+            kept.starts.push(n_puts);
+            kept.destinations = destinations.to_vec();
+            kept.all_destinations.push(destinations.to_vec());
+        }
         match self.destination {
             Destination::Takes => {
                 while let Some(batch) = blocks.recv().await {

@@ -202,7 +202,7 @@ impl Importer {
         if self.wrap {
             self.finish_directory(Vec::new()).await?;
         } else if self.roots.is_empty() {
-            return Err(Error::NoParts);
+            return Err(if self.sink.wants_roots_apart() { Error::NoShard } else { Error::NoParts });
         }
         Ok(())
     }

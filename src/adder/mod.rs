@@ -124,6 +124,9 @@ pub enum Error {
     /// A block as large as a shard may be, or larger. (Go: `adder/sharding/dag_service.go`)
     #[error("block doesn't fit in empty shard: shard size too small?")]
     BlockTooLarge,
+    /// An upload without parts that is sharded. (Go: `adder/sharding/dag_service.go`)
+    #[error("cannot flush a nil shard")]
+    NoShard,
     /// A directory with other entries between its parts, in an upload that is sharded.
     #[error("the parts of {0} must follow each other in an upload with shard=true")]
     PartedDirectory(String),
@@ -159,6 +162,7 @@ impl From<Error> for api::Error {
             | Error::EntryExists
             | Error::HamtTooDeep
             | Error::BlockTooLarge
+            | Error::NoShard
             | Error::Interrupted => Self::internal(error.to_string()),
         }
     }

@@ -181,7 +181,7 @@ mod tests {
     fn large_indexes_have_leaves_under_a_root() {
         let links = files(0, 2 * MAX_LINKS);
         let full = ("bafyreifpo3q5bcy5vg3pf7dgoqvbjyyebvxpa2qsyndg2vsl3owg2ee4am".to_string(), 262_189);
-        assert_eq!(sizes(&nodes(&links[..MAX_LINKS])), [full.clone()]);
+        assert_eq!(sizes(&nodes(&links[..MAX_LINKS])), std::slice::from_ref(&full));
         let root = ("bafyreihmj2q34f2nmooasa5obkdpxzyhfbuzxfgbk4ydpxfhm4wgnrhkbi".to_string(), 87);
         let leaf = ("bafyreig5w7eqj7wfgsk7s2zj7wrgx7eyi7l7lm7thkheu5yfvva2gk7fii".to_string(), 42);
         let found = nodes(&links[..=MAX_LINKS]);

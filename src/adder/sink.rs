@@ -12,7 +12,7 @@ use super::{Error, Host, hash};
 
 /// What an import writes to.
 pub(super) enum Sink {
-    Single(Single),
+    Single(Box<Single>),
     Sharded(Box<Sharded>),
 }
 
@@ -50,7 +50,7 @@ impl Sink {
         if params.shard {
             Self::Sharded(Box::new(Sharded::new(args)))
         } else {
-            Self::Single(Single::new(args))
+            Self::Single(Box::new(Single::new(args)))
         }
     }
 

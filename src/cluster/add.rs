@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cluster_compat::api::{Items, Upload};
-use cluster_compat::types::{AddParams, AddedOutput, Cid, PeerId, Pin, PinOptions};
+use cluster_compat::types::{AddParams, AddedOutput, Cid, PeerId, Pin, PinOptions, PinType};
 use futures::StreamExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
@@ -34,7 +34,17 @@ impl Host for Cluster {
     }
 
     async fn pin(&self, pin: Pin) -> Result<Pin, Error> {
-        Ok(self.submit(pin, &[]).await?)
+        if pin.pin_type != PinType::Meta {
+            return Ok(self.submit(pin, &[]).await?);
+        }
+        let before = self.stored(&pin.cid)?;
+        let pin = self.submit(pin, &[]).await?;
+        if let Some(before) = before
+            && let Err(cause) = self.replace_meta(&before, &pin).await
+        {
+            warn!(target: "adder", "the old shards of {} stay pinned: {}", pin.cid, cause.message);
+        }
+        Ok(pin)
     }
 
     async fn is_pinned(&self, cid: &Cid) -> Result<bool, Error> {

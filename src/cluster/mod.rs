@@ -39,6 +39,7 @@ mod pin;
 mod recover;
 mod repin;
 mod serve;
+mod sharded;
 mod status;
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -21,5 +21,6 @@ mod oracle;
 mod replace;
 mod restart;
 mod scripted;
+mod sharded;
 mod soak;
 mod support;

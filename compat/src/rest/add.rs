@@ -28,9 +28,6 @@ pub(super) async fn add(call: Call) -> Answer {
     let (head, body) = call.request.into_parts();
     let (upload, _) = Multipart::new(&head.headers, body).map_err(Failure::bad_request)?;
     let params = AddParams::from_query(&call.query).map_err(Failure::bad_request)?;
-    if let Some(why) = params.unsupported() {
-        return Err(Failure::bad_request(why));
-    }
     let is_streamed = params.stream_channels;
     let mut outputs = call.api.add(params, Box::new(upload));
     let mut response = if !is_streamed {

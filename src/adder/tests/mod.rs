@@ -2,12 +2,14 @@
 
 mod behaviour;
 mod blocks;
+mod car_versions;
 mod cars;
 mod forced;
 mod kubo;
 mod rabin;
 mod recipes;
 mod rows;
+mod shards;
 mod uploads;
 mod vectors;
 

@@ -3,19 +3,23 @@
 use cluster_compat::client::Wait;
 use cluster_compat::go::query::Query;
 use cluster_compat::go::time::Time;
-use cluster_compat::types::{AddParams, AddedOutput, PinOptions, TrackerStatus, parse_peer_id};
+use cluster_compat::types::{AddParams, AddedOutput, Cid, PinOptions, TrackerStatus, parse_peer_id};
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Serialize, Serializer};
+use tokio::io::BufReader;
 
 use super::Request;
-use super::files::{Files, Rules};
+use super::files::{Files, Rules, Stdin};
 use super::format::Text;
 use super::output::{Failure, Output};
 use super::pin::{WAIT_EVERY, expire_at, metadata};
 
 /// What `--hash` is unless told otherwise.
 const DEFAULT_HASH: &str = "sha2-256";
+
+/// Codec of shards and cluster DAGs.
+const DAG_CBOR: u64 = 0x71;
 
 /// An added element, maybe printed as its CID alone. JSON is the same either way.
 struct Added {
@@ -53,7 +57,10 @@ pub(super) async fn add(request: &Request<'_>, output: &mut Output<'_>) -> Resul
         return Err(Failure::new("", cause));
     }
     let rules = Rules { recursive: params.recursive, hidden: params.hidden, no_copy: params.no_copy };
-    let mut files = Files::new(request.args, rules).map_err(|error| Failure::new("", error))?;
+    let name = Some(flags.string("stdin-name")).filter(|name| !name.is_empty()).map(Into::into);
+    let stdin = Stdin { name, reader: Box::new(BufReader::new(tokio::io::stdin())) };
+    let files = Files::new(request.args, rules, stdin).await;
+    let mut files = files.map_err(|error| Failure::new("", error))?;
     let bar = flags.bool("progress").then(progress_bar);
     if let Some(bar) = &bar {
         files = files.with_progress(bar.clone());
@@ -63,17 +70,26 @@ pub(super) async fn add(request: &Request<'_>, output: &mut Output<'_>) -> Resul
     let quiet = flags.bool("quiet") || is_last_only;
     let is_buffered = flags.bool("no-stream");
     let mut held: Vec<Added> = Vec::new();
-    let mut last_cid = None;
+    // What a wait is for: the last root, or all that a sharded one is made of.
+    let mut awaited: Vec<Cid> = Vec::new();
     let mut result = Ok(());
     let mut outputs = request.client.add(&query, Box::new(files));
     while let Some(item) = outputs.next().await {
         match item {
             Ok(item) if item.cid.is_none() => {}
             Ok(item) => {
-                last_cid = item.cid;
+                let is_index = params.shard && is_index(&item, &params.options.name);
+                match item.cid {
+                    Some(cid) if is_index => awaited.push(cid),
+                    Some(cid) if !params.shard => awaited = vec![cid],
+                    _ => {}
+                }
                 let added = Added { output: item, quiet };
                 if is_last_only {
-                    held = vec![added];
+                    // the final root, which its last shards follow
+                    if !is_index {
+                        held = vec![added];
+                    }
                 } else if is_buffered {
                     held.push(added);
                 } else {
@@ -93,16 +109,25 @@ pub(super) async fn add(request: &Request<'_>, output: &mut Output<'_>) -> Resul
         all => output.list(Some(all))?,
     }
     result?;
-    if let (true, Some(cid)) = (flags.bool("wait"), last_cid) {
-        let limit = match request.client.allocation(cid).await {
-            Ok(pin) => pin.options.replication_factor_min,
-            Err(_) => params.options.replication_factor_min,
-        };
-        let timeout = flags.duration("wait-timeout").to_std();
-        let wait = Wait { cid, target: TrackerStatus::PINNED, limit, every: WAIT_EVERY, timeout };
-        request.client.wait(wait).await?;
+    if flags.bool("wait") {
+        for cid in awaited {
+            let limit = match request.client.allocation(cid).await {
+                Ok(pin) => pin.options.replication_factor_min,
+                Err(_) => params.options.replication_factor_min,
+            };
+            let timeout = flags.duration("wait-timeout").to_std();
+            let wait = Wait { cid, target: TrackerStatus::PINNED, limit, every: WAIT_EVERY, timeout };
+            request.client.wait(wait).await?;
+        }
     }
     Ok(())
+}
+
+/// Whether an event tells of a shard or a cluster DAG.
+pub(super) fn is_index(output: &AddedOutput, name: &str) -> bool {
+    let is_numbered = output.name.strip_prefix("shard-").is_some_and(|n| n.parse::<u64>().is_ok());
+    output.cid.is_some_and(|cid| cid.codec() == DAG_CBOR)
+        && (is_numbered || output.name.strip_suffix("-clusterDAG") == Some(name))
 }
 
 /// What is asked for, as parameters and as the query that is sent. Layout and format go as they were typed: it is
@@ -116,6 +141,9 @@ fn parameters(request: &Request<'_>) -> Result<(AddParams, Query), Failure> {
     };
     let defaults = AddParams::default();
     let no_copy = flags.bool("nocopy");
+    let shard_size = flags.int("shard-size");
+    let shard_size = u64::try_from(shard_size)
+        .map_err(|_| Failure::new("", format!("shard-size {shard_size} is less than 0")))?;
     let cid_version = if flags.string("hash") == DEFAULT_HASH { flags.int("cid-version") } else { 1 };
     let params = AddParams {
         options: PinOptions {
@@ -125,8 +153,10 @@ fn parameters(request: &Request<'_>) -> Result<(AddParams, Query), Failure> {
             expire_at: expire_at(flags.string("expire-in"))?,
             metadata: Some(metadata(flags.list("metadata"))?),
             user_allocations,
+            shard_size,
             ..defaults.options.clone()
         },
+        shard: flags.bool("shard"),
         no_pin: flags.bool("no-pin"),
         recursive: flags.bool("recursive"),
         local: flags.bool("local"),

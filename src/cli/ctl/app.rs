@@ -1,6 +1,7 @@
 //! The commands and flags of ctl. Names, usages and defaults are those of the reference; descriptions are ours.
 
 use cluster_compat::go::time::Duration;
+use cluster_compat::types::DEFAULT_SHARD_SIZE;
 
 use crate::cli::table::{App, Command, Flag};
 
@@ -167,12 +168,15 @@ fn add() -> Command {
 Sends files and folders of this machine, or the content of web addresses, to the
 peer, which cuts them into blocks, writes the blocks to the IPFS daemons chosen
 for the pin, and pins the result. Options of the DAG are those of \"ipfs add\".
-Several paths are wrapped in a directory.
+Several paths are wrapped in a directory. The path - is standard input.
 
 All chosen daemons get the blocks while they are sent; with --local only the
 contacted peer's daemon does, which is faster, and the others fetch them later.
 
-With --format car a CAR file with a single root is imported as it is.
+With --format car the blocks of a CAR file are imported as they are, and its roots
+pinned.
+
+With --shard the blocks are spread over shards, each pinned on peers of its own.
 
 Replication factors: -1 is every peer, 0 what the cluster is configured for.
 ",
@@ -209,6 +213,9 @@ Replication factors: -1 is every peer, 0 what the cluster is configured for.
             Flag::string("hash", "Hash function to use. Implies cid-version=1", "sha2-256"),
             Flag::bool("nocopy", "Add the URL using filestore. Implies raw-leaves. (experimental)"),
             Flag::bool("progress, p", "Show on standard error how much has been sent"),
+            Flag::string("stdin-name", "Name of what is read from standard input (path -)", ""),
+            Flag::bool("shard", "Spread the content over shards, each allocated on its own (experimental)"),
+            Flag::int("shard-size", "Most bytes of a shard", DEFAULT_SHARD_SIZE as i64),
         ],
     )
 }

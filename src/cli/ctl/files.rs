@@ -1,4 +1,4 @@
-//! What `ctl add` sends: files, folders and links of this machine, and URLs.
+//! What `ctl add` sends: files, folders and links of this machine, its standard input, and URLs.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::Metadata;
@@ -13,7 +13,13 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use indicatif::ProgressBar;
 use tokio::fs::File;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
+
+/// The argument that means standard input where no file is called so and something is to be read.
+const STDIN: &str = "-";
+
+/// The name of standard input that was given none.
+const STDIN_NAME: &str = "stdin";
 
 /// Bytes read from a file at once.
 const READ_BYTES: usize = 256 * 1024;
@@ -29,11 +35,20 @@ pub(super) struct Rules {
     pub(super) no_copy: bool,
 }
 
+/// Standard input, if an argument asks for it.
+pub(super) struct Stdin {
+    /// What it is called in the upload; with a name it is taken even if it is empty.
+    pub(super) name: Option<String>,
+    /// Where it is read from.
+    pub(super) reader: Box<dyn AsyncBufRead + Send + Unpin>,
+}
+
 /// Files on their way.
 pub(super) struct Files {
     rules: Rules,
     /// What is still to send, last one first.
     todo: Vec<Source>,
+    stdin: Stdin,
     current: Content,
     progress: Option<ProgressBar>,
 }
@@ -42,19 +57,21 @@ pub(super) struct Files {
 enum Source {
     Local { path: PathBuf, name: Vec<u8> },
     Web { url: String, name: Vec<u8> },
+    Stdin { name: Vec<u8> },
 }
 
 /// The content of the current entry.
 enum Content {
     None,
     File { file: File, path: PathBuf },
+    Stdin,
     Web { url: String },
     Body { url: String, body: BoxStream<'static, reqwest::Result<Bytes>> },
 }
 
 impl Files {
     /// Looks at the arguments; the error is the reference's, before anything is sent.
-    pub(super) fn new(arguments: &[OsString], rules: Rules) -> Result<Self, String> {
+    pub(super) async fn new(arguments: &[OsString], rules: Rules, mut stdin: Stdin) -> Result<Self, String> {
         let mut todo = Vec::with_capacity(arguments.len());
         for argument in arguments {
             todo.push(match argument.to_str() {
@@ -62,11 +79,18 @@ impl Files {
                     Source::Web { url: url.to_owned(), name: url_base(url).into_bytes() }
                 }
                 _ if rules.no_copy => return Err("nocopy option is only valid for URLs".into()),
+                Some(STDIN) if stdin.is_meant().await => {
+                    if todo.iter().any(|source| matches!(source, Source::Stdin { .. })) {
+                        return Err("standard input can be added once".into());
+                    }
+                    let name = stdin.name.as_deref().unwrap_or(STDIN_NAME);
+                    Source::Stdin { name: name.as_bytes().to_vec() }
+                }
                 _ => local(argument, rules)?,
             });
         }
         todo.reverse();
-        Ok(Self { rules, todo, current: Content::None, progress: None })
+        Ok(Self { rules, todo, stdin, current: Content::None, progress: None })
     }
 
     /// Shows bytes on a bar as they are read.
@@ -98,6 +122,14 @@ impl Files {
     }
 }
 
+impl Stdin {
+    /// Whether [`STDIN`] is no file, and there is something to read.
+    async fn is_meant(&mut self) -> bool {
+        std::fs::symlink_metadata(STDIN).is_err()
+            && (self.name.is_some() || self.reader.fill_buf().await.is_ok_and(|bytes| !bytes.is_empty()))
+    }
+}
+
 #[async_trait]
 impl Upload for Files {
     async fn next_entry(&mut self) -> api::Result<Option<Entry>> {
@@ -108,6 +140,10 @@ impl Upload for Files {
             Some(Source::Web { url, name }) => {
                 self.current = Content::Web { url: url.clone() };
                 Ok(Some(Entry { path: name, kind: EntryKind::File, abspath: Some(url) }))
+            }
+            Some(Source::Stdin { name }) => {
+                self.current = Content::Stdin;
+                Ok(Some(Entry { path: name, kind: EntryKind::File, abspath: None }))
             }
         }
     }
@@ -123,6 +159,12 @@ impl Upload for Files {
             Content::File { file, path } => {
                 let mut piece = BytesMut::with_capacity(READ_BYTES);
                 let n = file.read_buf(&mut piece).await.map_err(|error| failed("read", path, &error))?;
+                (n > 0).then(|| piece.freeze())
+            }
+            Content::Stdin => {
+                let mut piece = BytesMut::with_capacity(READ_BYTES);
+                let n = self.stdin.reader.read_buf(&mut piece).await;
+                let n = n.map_err(|error| failed("read", Path::new("/dev/stdin"), &error))?;
                 (n > 0).then(|| piece.freeze())
             }
             Content::Body { url, body } => {
@@ -232,26 +274,26 @@ async fn fetch(url: &str) -> Result<BoxStream<'static, reqwest::Result<Bytes>>, 
     Ok(answer.bytes_stream().boxed())
 }
 
-/// Why a URL could not be read, in Go's shape.
+/// Why a URL could not be read, in Go's shape; what TLS and HTTP say is in the words of our libraries.
 fn web_error(url: &str, error: &reqwest::Error) -> String {
-    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
-    while let Some(found) = cause {
-        if let Some(io) = found.downcast_ref::<io::Error>() {
-            let parsed = reqwest::Url::parse(url).ok();
-            let host = parsed.as_ref().and_then(|url| Some((url.host_str()?, url.port_or_known_default()?)));
-            return match host {
-                Some((host, port)) if error.is_connect() => {
-                    format!("Get \"{url}\": dial tcp {host}:{port}: connect: {}", words(io))
-                }
-                _ => format!("Get \"{url}\": {}", words(io)),
-            };
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(found) = cause.source() {
+        cause = found;
+        let Some(io) = found.downcast_ref::<io::Error>() else { continue };
+        // an error of TLS travels inside one of the connection
+        if io.get_ref().is_some() {
+            continue;
         }
-        cause = found.source();
+        let parsed = reqwest::Url::parse(url).ok();
+        let host = parsed.as_ref().and_then(|url| Some((url.host_str()?, url.port_or_known_default()?)));
+        return match host {
+            Some((host, port)) if error.is_connect() => {
+                format!("Get \"{url}\": dial tcp {host}:{port}: connect: {}", words(io))
+            }
+            _ => format!("Get \"{url}\": {}", words(io)),
+        };
     }
-    if url.to_ascii_lowercase().starts_with("https:") {
-        return format!("Get \"{url}\": https is not supported yet");
-    }
-    format!("Get \"{url}\": {error}")
+    format!("Get \"{url}\": {cause}")
 }
 
 #[cfg(test)]
@@ -260,9 +302,16 @@ mod tests {
 
     use super::*;
 
+    fn stdin(name: Option<&str>, content: &'static str) -> Stdin {
+        Stdin { name: name.map(Into::into), reader: Box::new(content.as_bytes()) }
+    }
+
     async fn sent(arguments: &[PathBuf], rules: Rules) -> Vec<String> {
         let arguments: Vec<OsString> = arguments.iter().map(|path| path.clone().into_os_string()).collect();
-        let mut files = Files::new(&arguments, rules).unwrap();
+        read(Files::new(&arguments, rules, stdin(None, "")).await.unwrap()).await
+    }
+
+    async fn read(mut files: Files) -> Vec<String> {
         let mut seen = Vec::new();
         while let Some(entry) = files.next_entry().await.unwrap() {
             let mut content = Vec::new();
@@ -297,16 +346,32 @@ mod tests {
         assert_eq!(sent(&[top.join(".hidden"), top.join("l")], rules).await, [".hidden=h", "l->a"]);
     }
 
-    #[test]
-    fn arguments_are_looked_at_before_anything_is_sent() {
+    #[tokio::test]
+    async fn arguments_are_looked_at_before_anything_is_sent() {
         let root = tempfile::tempdir().unwrap();
-        let text = |argument: &str, rules| Files::new(&[argument.into()], rules).err().unwrap();
-        assert_eq!(text("nothere", Rules::default()), "lstat nothere: no such file or directory");
+        let text = async |argument: &str, rules| {
+            Files::new(&[argument.into()], rules, stdin(None, "")).await.err().unwrap()
+        };
+        assert_eq!(text("nothere", Rules::default()).await, "lstat nothere: no such file or directory");
+        assert_eq!(text("-", Rules::default()).await, "lstat -: no such file or directory");
         let folder = root.path().to_str().unwrap();
         let expected = format!("{folder} is a directory, but Recursive option is not set");
-        assert_eq!(text(&format!("{folder}/"), Rules::default()), expected);
+        assert_eq!(text(&format!("{folder}/"), Rules::default()).await, expected);
         let rules = Rules { no_copy: true, ..Rules::default() };
-        assert_eq!(text(folder, rules), "nocopy option is only valid for URLs");
+        assert_eq!(text(folder, rules).await, "nocopy option is only valid for URLs");
+    }
+
+    #[tokio::test]
+    async fn standard_input_is_a_file_like_any_other() {
+        let new = async |name, content, arguments: &[&str]| {
+            let arguments: Vec<OsString> = arguments.iter().map(Into::into).collect();
+            Files::new(&arguments, Rules::default(), stdin(name, content)).await
+        };
+        assert_eq!(read(new(None, "some text", &["-"]).await.unwrap()).await, ["stdin=some text"]);
+        assert_eq!(read(new(Some("n"), "x", &["-"]).await.unwrap()).await, ["n=x"]);
+        assert_eq!(read(new(Some("n"), "", &["-"]).await.unwrap()).await, ["n="]);
+        let twice = new(None, "x", &["-", "-"]).await.err();
+        assert_eq!(twice.as_deref(), Some("standard input can be added once"));
     }
 
     #[test]

@@ -81,6 +81,55 @@ async fn files_are_added_and_shown_in_every_form() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_cannot_be_trusted_is_named_with_the_url() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/tls");
+    let config =
+        HttpApi { ssl_cert_file: "rsa.crt".into(), ssl_key_file: "rsa.key".into(), ..HttpApi::rest() };
+    let listener = Listener::bind(&"/ip4/127.0.0.1/tcp/0".parse().unwrap()).await.unwrap();
+    let port = listener.local_addr().to_string().rsplit('/').next().unwrap().to_owned();
+    let cluster = FakeCluster::new();
+    let web = Rest::new(&config, &folder, Arc::new(cluster.clone())).unwrap();
+    let stop = CancellationToken::new();
+    let tasks = crate::task::Tasks::new();
+    tasks.spawn("web", web.serve(vec![listener], stop.clone()));
+    let _web = stop.drop_guard();
+    let (host, _guard) = served(&cluster).await;
+    let url = format!("https://127.0.0.1:{port}/version");
+    let (code, text) = ctl(&host, &["add", &url]).await;
+    assert_eq!(code, 1);
+    assert!(text.contains(&format!("Get \"{url}\": invalid peer certificate")), "{text}");
+}
+
+#[tokio::test]
+async fn the_final_root_of_a_sharded_add_is_no_shard() {
+    let cluster = FakeCluster::new();
+    let (host, _guard) = served(&cluster).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shard-1");
+    std::fs::write(&path, "hello\n").unwrap();
+    let path = path.to_str().unwrap();
+    let (code, text) = ctl(&host, &["add", "-Q", "--shard", "--shard-size", "1000", path]).await;
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(text.lines().count(), 1);
+    assert!(cluster.calls().iter().any(|call| call.contains("add")), "{:?}", cluster.calls());
+    let (code, _) = ctl(&host, &["add", "--shard-size=-1", path]).await;
+    assert_eq!(code, 1);
+    let output = |name: &str, cid: &str| {
+        super::add::is_index(
+            &cluster_compat::types::AddedOutput {
+                name: name.into(),
+                cid: parse_cid(cid).ok(),
+                ..Default::default()
+            },
+            "n",
+        )
+    };
+    let cbor = "bafyreigbtj4x7ip5legnfznufuopl4sg4knzc2cof6duas4b3q2fy6swua";
+    assert!(output("shard-1", cbor) && output("n-clusterDAG", cbor));
+    assert!(!output("shard-1", CID) && !output("-clusterDAG", cbor) && !output("shard-x", cbor));
+}
+
+#[tokio::test]
 async fn late_errors_come_after_the_items() {
     let cluster = FakeCluster::new();
     cluster.fail_late("peers", api::Error::internal("one peer is gone"));
