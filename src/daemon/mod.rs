@@ -12,6 +12,7 @@
 
 mod build;
 mod data;
+pub mod demo;
 pub mod lock;
 mod node;
 pub mod notify;

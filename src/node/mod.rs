@@ -256,6 +256,12 @@ impl Node {
         self.core.keypair.public().to_peer_id()
     }
 
+    /// Blocks and bytes that it stores.
+    pub fn stat(&self) -> (u64, u64) {
+        let stat = self.core.repo.stat();
+        (stat.n_objects, stat.n_bytes)
+    }
+
     /// Resolves when a caller of the RPC has asked it to stop.
     pub async fn asked_to_stop(&self) {
         self.core.asked.cancelled().await;

@@ -3,6 +3,7 @@
 //! Every command works in one folder ([`Context`]). Those that touch what a running peer owns hold its lock
 //! (`daemon::lock`) while they do. An error is one line, `error <doing>: <cause>`, and exit code 1.
 
+mod demo;
 mod init;
 mod node;
 mod prompt;
@@ -96,7 +97,11 @@ pub fn main() -> ExitCode {
 }
 
 fn start(run: &Run, env: &dyn Fn(&str) -> Option<String>) -> Result<(), Failure> {
-    let levels = run.globals.string("loglevel");
+    let levels = match run.globals.string("loglevel") {
+        // its table is what it shows
+        "" if run.path == ["demo"] => "error",
+        levels => levels,
+    };
     let log = LogArgs { program: Program::Service, levels, debug: run.globals.bool("debug"), env };
     for line in crate::observe::log::init(&log).map_err(failed("setting up logging"))? {
         exit::print(&format!("{line}\n"));
@@ -117,6 +122,7 @@ async fn dispatch(context: &Context, run: &Run) -> Result<(), Failure> {
         ["init"] => init::run(context, run),
         ["daemon"] => run::run(context, run).await,
         ["node"] => node::run(context).await,
+        ["demo"] => demo::run(run).await,
         ["state", "export"] => state::export(context, run).await,
         ["state", "import"] => state::import(context, run).await,
         ["state", "cleanup"] => state::cleanup(context, run).await,
@@ -235,6 +241,13 @@ fn app(folder: &Path) -> App {
                 name: "node",
                 usage: "Runs the embedded IPFS node alone",
                 description: words::NODE,
+                ..Command::default()
+            },
+            Command {
+                name: "demo",
+                usage: "Runs a cluster of several peers in one process, to try things out",
+                description: words::DEMO,
+                flags: vec![Flag::int("peers", "how many peers", 3)],
                 ..Command::default()
             },
             state_commands(),

@@ -71,3 +71,10 @@ section ipfs_connector.embedded of service.json, where there is one, and by the
 variables CLUSTER_EMBEDDED_...; its RPC is on the socket node-socket in the
 configuration folder, and where api_listen_multiaddress says so.
 ";
+
+pub(super) const DEMO: &str = "
+Starts a cluster on this machine, in this process: several peers, each with its
+own IPFS node, REST API, IPFS proxy, pinning service and gateway, all on free
+ports of 127.0.0.1. Prints the addresses, then a table of what the peers do.
+Everything is stored in a temporary folder, which is removed at the end.
+";
