@@ -78,7 +78,7 @@ impl Network {
 }
 
 /// The addresses that a name stands for, as far as they come in time.
-async fn resolve(name: &Multiaddr) -> Vec<Multiaddr> {
+pub async fn resolve(name: &Multiaddr) -> Vec<Multiaddr> {
     let noted = Noted::default();
     let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
     if let Ok(mut resolver) = dns::tokio::Transport::system(noted.clone())

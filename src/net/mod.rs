@@ -59,6 +59,7 @@ use self::bitswap::Bitswap;
 pub use self::bitswap::{Blocks, Digest, Fetched, Stat};
 use self::contacts::Contacts;
 pub use self::contacts::{Connection, Contact, Identity};
+pub use self::dnsaddr::resolve;
 use self::mdns::Mdns;
 use self::peerstore::Peerstore;
 pub use self::plan::OpenArgs;

@@ -15,6 +15,7 @@
 //! - Memory is bounded: bodies stream, walks keep a bounded frontier. Marks of a collection take 8 bytes a block.
 //! - No CID and no block makes it panic; the storage limit refuses what is new in Kubo's words.
 
+mod fetch;
 mod gateway;
 mod gc;
 mod hamt;
@@ -22,9 +23,11 @@ mod ipld;
 mod lease;
 mod path;
 mod pins;
+mod providers;
 mod repo;
 mod rpc;
 mod source;
+mod swarm;
 mod tar;
 #[cfg(test)]
 mod testing;
@@ -43,11 +46,13 @@ use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use multihash_codetable::{Code, MultihashDigest as _};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
+use self::fetch::Fetcher;
 use self::repo::{Pin, PinKind, Repo};
 use self::rpc::Access;
 use self::source::{Source, blocking};
+use self::swarm::{Swarm, SwarmArgs};
 use crate::task::{GRACE, Tasks};
 
 /// The socket of the RPC, in the configuration folder.
@@ -131,7 +136,8 @@ pub struct NodeArgs {
 struct Core {
     config: Embedded,
     repo: Repo,
-    source: Source,
+    swarm: Swarm,
+    fetcher: Fetcher,
     keypair: Keypair,
     tasks: Tasks,
     /// Fires when somebody asks the node to stop.
@@ -142,24 +148,29 @@ struct Core {
 impl Core {
     /// Blocks for a piece of work, with or without the network.
     fn source(&self, is_offline: bool) -> Source {
-        if is_offline { self.source.offline() } else { self.source.clone() }
+        let session = (!is_offline).then(|| Arc::new(self.fetcher.session()) as Arc<dyn source::Remote>);
+        Source::new(self.repo.clone(), session)
     }
 
     /// Where other nodes reach this one.
     fn addrs(&self) -> Vec<Multiaddr> {
-        Vec::new()
+        self.swarm.addrs()
     }
 
     /// What it speaks.
     fn protocols(&self) -> Vec<String> {
-        Vec::new()
+        self.swarm.protocols()
     }
 
     /// Tells others that we have a DAG.
-    fn provide(&self, _cids: &[Cid]) {}
+    fn provide(&self, cids: &[Cid]) {
+        self.swarm.provide(cids);
+    }
 
     /// Tells those who wait for blocks.
-    fn stored(&self, _cids: &[Cid]) {}
+    fn stored(&self, cids: &[Cid]) {
+        self.swarm.stored(cids);
+    }
 
     fn ask_to_stop(&self) -> Result<(), Error> {
         if !self.is_alone {
@@ -192,11 +203,23 @@ impl Node {
         let max_bytes = config.storage_max_bytes;
         let repo = blocking(move || open(&place, max_bytes)).await?;
         let tasks = Tasks::new();
-        let source = Source::new(repo.clone(), None);
+        let swarm = Swarm::start(SwarmArgs {
+            keypair: keypair.clone(),
+            listen: config.swarm_listen_multiaddress.clone(),
+            bootstrap: config.bootstrap.clone(),
+            mdns: config.mdns,
+            blocks: Arc::new(repo.clone()),
+            announced: pinned(repo.clone()),
+            tasks: tasks.clone(),
+        });
+        let swarm = swarm.await.map_err(|cause| Error::Start(cause.to_string()))?;
+        let to_repo = repo.clone();
+        let fetcher = Fetcher::start(swarm.clone(), Arc::new(move |blocks| to_repo.put(blocks)), &tasks);
         let core = Arc::new(Core {
             config,
             repo,
-            source,
+            swarm,
+            fetcher,
             keypair,
             tasks: tasks.clone(),
             asked: CancellationToken::new(),
@@ -296,6 +319,17 @@ fn open(folder: &Path, max_bytes: u64) -> Result<Repo, Error> {
         repo.set_pin(cid, Pin { kind: PinKind::Recursive, name: String::new() })?;
     }
     Ok(repo)
+}
+
+/// The roots of all pins, in pages: what the DHTs are told.
+fn pinned(repo: Repo) -> providers::Announced {
+    Arc::new(move |after| {
+        let page = repo.pins_after(after).unwrap_or_else(|cause| {
+            warn!(target: "provider", "cannot read the pins: {cause}");
+            Vec::new()
+        });
+        page.into_iter().map(|(root, _)| root).collect()
+    })
 }
 
 /// The identity in the node's folder, made when there is none.

@@ -33,11 +33,6 @@ impl Source {
         &self.repo
     }
 
-    /// The same, without the network.
-    pub(super) fn offline(&self) -> Self {
-        Self { repo: self.repo.clone(), remote: None }
-    }
-
     /// A block.
     pub(super) async fn block(&self, cid: Cid) -> Result<Bytes, Error> {
         let repo = self.repo.clone();

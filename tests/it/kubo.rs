@@ -17,10 +17,15 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 pub(crate) struct Kubo {
     _child: Child,
     _folder: tempfile::TempDir,
-    client: reqwest::Client,
-    api: String,
+    pub(crate) rpc: Rpc,
     pub(crate) peer: PeerId,
     pub(crate) addrs: Vec<Multiaddr>,
+}
+
+/// A daemon's RPC.
+pub(crate) struct Rpc {
+    client: reqwest::Client,
+    api: String,
 }
 
 /// The program that `KUBO_BIN` names; without one a line says that the test was skipped.
@@ -78,12 +83,10 @@ impl Kubo {
         };
         tokio::time::timeout(START_LIMIT, ready).await.expect("a daemon that is ready");
         let api = std::fs::read_to_string(folder.path().join("api")).unwrap();
-        let port = api.trim().rsplit('/').next().unwrap().to_owned();
-        let api = format!("http://127.0.0.1:{port}/api/v0");
-        let client = reqwest::Client::new();
+        let rpc = Rpc::new(&api.trim().parse().unwrap());
         let mut kubo =
-            Self { _child: child, _folder: folder, client, api, peer: PeerId::random(), addrs: Vec::new() };
-        let id: Value = kubo.call("id", &[]).await;
+            Self { _child: child, _folder: folder, rpc, peer: PeerId::random(), addrs: Vec::new() };
+        let id: Value = kubo.rpc.call("id", &[]).await;
         kubo.peer = id["ID"].as_str().unwrap().parse().unwrap();
         let addrs = id["Addresses"].as_array().unwrap();
         kubo.addrs = addrs.iter().map(|addr| addr.as_str().unwrap().parse().unwrap()).collect();
@@ -93,6 +96,14 @@ impl Kubo {
     /// Its address on one transport.
     pub(crate) fn addr(&self, transport: &str) -> Multiaddr {
         self.addrs.iter().find(|addr| addr.to_string().contains(transport)).cloned().unwrap()
+    }
+}
+
+impl Rpc {
+    /// The RPC at a TCP address.
+    pub(crate) fn new(addr: &Multiaddr) -> Self {
+        let port = addr.to_string().rsplit('/').next().unwrap().to_owned();
+        Self { client: reqwest::Client::new(), api: format!("http://127.0.0.1:{port}/api/v0") }
     }
 
     /// One call; its whole answer.

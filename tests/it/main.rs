@@ -15,6 +15,7 @@ mod members;
 mod mixed;
 mod net;
 mod node;
+mod node_interop;
 mod odd_members;
 mod open_swarm;
 mod oracle;

@@ -96,17 +96,17 @@ async fn blocks_go_both_ways_over_tcp_and_quic_whoever_dials() {
                 let peer = within("a connection", ours.network.connect(&kubo.addr(transport))).await.unwrap();
                 assert_eq!(peer, kubo.peer);
             } else {
-                kubo.call("swarm/connect", &[("arg", &ours.addr(transport).to_string())]).await;
+                kubo.rpc.call("swarm/connect", &[("arg", &ours.addr(transport).to_string())]).await;
             }
             let theirs = format!("of Kubo over {transport}, {we_dial}");
-            let put = kubo.send("block/put", &[], vec![theirs.clone().into_bytes()]).await;
+            let put = kubo.rpc.send("block/put", &[], vec![theirs.clone().into_bytes()]).await;
             let cid: Cid = put[0]["Key"].as_str().unwrap().parse().unwrap();
             assert_eq!(ours.fetch(cid).await, theirs.as_bytes());
 
             let data = format!("of ours over {transport}, {we_dial}").into_bytes();
             let cid = raw(&data);
             ours.shelf.put(&cid, &data);
-            let got = within("our block", kubo.ask("block/get", &[("arg", &cid.to_string())])).await;
+            let got = within("our block", kubo.rpc.ask("block/get", &[("arg", &cid.to_string())])).await;
             assert_eq!(got.unwrap(), data);
 
             let connections = ours.network.connections();
@@ -115,13 +115,13 @@ async fn blocks_go_both_ways_over_tcp_and_quic_whoever_dials() {
             let identity = connections[0].identity.as_ref().unwrap();
             assert!(identity.agent.starts_with("kubo/"), "{}", identity.agent);
             assert!(identity.protocols.iter().any(|known| known == "/ipfs/bitswap/1.2.0"));
-            let seen = kubo.call("id", &[("arg", &ours.network.local_peer().to_string())]).await;
+            let seen = kubo.rpc.call("id", &[("arg", &ours.network.local_peer().to_string())]).await;
             assert_eq!(
                 seen["AgentVersion"],
                 concat!("ipfs-cluster-rs/", env!("CARGO_PKG_VERSION"), " (node)")
             );
             let args = [("arg", &*ours.network.local_peer().to_string()), ("count", "2")];
-            let pinged = within("a ping", kubo.ask("ping", &args)).await.unwrap();
+            let pinged = within("a ping", kubo.rpc.ask("ping", &args)).await.unwrap();
             let pinged = String::from_utf8(pinged).unwrap();
             assert!(pinged.contains(r#""Success":true,"Time":"#), "{pinged}");
             let stat = ours.network.bitswap_stat().await.unwrap();

@@ -120,6 +120,12 @@ impl Server {
         }
     }
 
+    /// What a peer wants.
+    pub(super) fn wantlist_of(&self, peer: &PeerId) -> Vec<Cid> {
+        let ledger = self.ledgers().get(peer).cloned();
+        ledger.map(|ledger| ledger.wantlist().cids()).unwrap_or_default()
+    }
+
     /// Forgets a peer that has no connection any more.
     pub(super) fn gone(&self, peer: &PeerId) {
         if let Some(ledger) = self.ledgers().remove(peer) {

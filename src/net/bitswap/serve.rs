@@ -134,6 +134,11 @@ impl Wantlist {
         }
     }
 
+    /// All that is wanted.
+    pub(super) fn cids(&self) -> Vec<Cid> {
+        self.wants.keys().copied().collect()
+    }
+
     /// A block was stored. Whether that gives something to look up.
     pub(super) fn stored(&mut self, cid: &Cid) -> bool {
         self.again(cid);

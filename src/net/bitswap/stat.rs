@@ -65,6 +65,11 @@ impl Counters {
 }
 
 impl Network {
+    /// What a peer wants of us.
+    pub fn wantlist_of(&self, peer: &PeerId) -> Vec<Cid> {
+        self.shared.bitswap.server.wantlist_of(peer)
+    }
+
     /// What bitswap has exchanged since the start, and wants now.
     pub async fn bitswap_stat(&self) -> Result<Stat, Error> {
         let bitswap = &self.shared.bitswap;

@@ -82,7 +82,7 @@ pub(super) async fn id(core: Arc<Core>, call: Call) -> Result<Answer, Failure> {
     if let Some(other) = call.args.first()
         && *other != peer.to_base58()
     {
-        return Err(Failure::new(format!("{other} is not this node")));
+        return super::swarm::id_of(&core, other).await;
     }
     let public_key = core.keypair.public().encode_protobuf();
     let mut addresses: Vec<String> =

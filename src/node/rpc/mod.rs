@@ -9,6 +9,7 @@
 
 mod add;
 mod answer;
+mod bitswap;
 mod block;
 mod call;
 pub(super) mod car;
@@ -18,6 +19,8 @@ mod misc;
 mod pin;
 mod refs;
 mod repo;
+mod routing;
+mod swarm;
 mod table;
 mod text;
 

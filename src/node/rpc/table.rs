@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use super::super::Core;
 use super::answer::{Answer, Failure};
 use super::call::Call;
-use super::{add, block, car, dag, files, misc, pin, refs, repo};
+use super::{add, bitswap, block, car, dag, files, misc, pin, refs, repo, routing, swarm};
 
 /// Answers a call.
 type Run = fn(Arc<Core>, Call) -> BoxFuture<'static, Result<Answer, Failure>>;
@@ -168,6 +168,8 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         ],
         add::add
     ),
+    endpoint!("bitswap/stat", [], [bool(&["verbose", "v"]), bool(&["human"])], bitswap::stat),
+    endpoint!("bitswap/wantlist", [], [text(&["peer", "p"], "")], bitswap::wantlist),
     endpoint!("block/get", [arg_or_body("cid")], [], block::get),
     endpoint!(
         "block/put",
@@ -287,6 +289,7 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         pin::update
     ),
     endpoint!("pin/verify", [], [bool(&["verbose"]), bool(&["quiet", "q"])], pin::verify),
+    endpoint!("ping", [arg_or_body("peer ID")], [int(&["count", "n"], "10")], swarm::ping),
     endpoint!(
         "refs",
         [arg_or_body("ipfs-path")],
@@ -320,7 +323,50 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         ],
         misc::resolve
     ),
+    endpoint!("routing/findpeer", [arg("peerID")], [bool(&["verbose", "v"])], routing::find_peer),
+    endpoint!(
+        "routing/findprovs",
+        [arg("key")],
+        [bool(&["verbose", "v"]), int(&["num-providers", "n"], "20")],
+        routing::find_providers
+    ),
+    endpoint!(
+        "routing/provide",
+        [arg_or_body("key")],
+        [bool(&["verbose", "v"]), bool(&["recursive", "r"])],
+        routing::provide
+    ),
+    endpoint!("routing/reprovide", [], [], routing::reprovide),
     endpoint!("shutdown", [], [], misc::shutdown),
+    endpoint!("stats/bitswap", [], [bool(&["verbose", "v"]), bool(&["human"])], bitswap::stat),
+    endpoint!(
+        "stats/bw",
+        [],
+        [
+            text(&["peer", "p"], ""),
+            text(&["proto", "t"], ""),
+            bool(&["poll"]),
+            text(&["interval", "i"], "1s"),
+        ],
+        bitswap::bandwidth
+    ),
+    endpoint!("swarm/addrs", [], [], swarm::addrs),
+    endpoint!("swarm/addrs/listen", [], [], swarm::addrs_listen),
+    endpoint!("swarm/addrs/local", [], [bool(&["id"])], swarm::addrs_local),
+    endpoint!("swarm/connect", [arg_or_body("address")], [], swarm::connect),
+    endpoint!("swarm/disconnect", [arg_or_body("address")], [], swarm::disconnect),
+    endpoint!(
+        "swarm/peers",
+        [],
+        [
+            bool(&["verbose", "v"]),
+            bool(&["streams"]),
+            bool(&["latency"]),
+            bool(&["direction"]),
+            bool(&["identify"]),
+        ],
+        swarm::peers
+    ),
     endpoint!(
         "version",
         [],
