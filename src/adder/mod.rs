@@ -10,8 +10,9 @@
 //! What holds, whatever is uploaded:
 //! - CIDs equal Kubo's for the same parameters (`fixtures/add`).
 //! - Blocks come in the reference's order, with its extra ones (`extras`).
-//! - Memory does not grow with the size of files: a few chunks, 174 links for each level of a file's DAG, and a
-//!   channel of [`MAX_QUEUED_BATCHES`]. It grows with the number of names, because a directory is one block.
+//! - Memory does not grow with the size of files: chunks being hashed (one for each core, 16 at most), 174 links for
+//!   each level of a file's DAG, and a channel of [`MAX_QUEUED_BATCHES`]; some 10 MiB at the default chunk size. It
+//!   grows by some 90 bytes and its name for each entry of an upload (`tree`), and by 20 while its directory is written.
 //! - Nothing is pinned before every block is with its destinations, shards excepted; an import that fails, or
 //!   whose stream is dropped, leaves nothing pinned that was not pinned before.
 //! - Nothing is spawned: the import runs while its stream is polled, hashing aside, and stops when it is dropped.
