@@ -136,13 +136,33 @@ fn no_link(name: &str, cid: Cid) -> Error {
     Error::message(format!("no link named {} under {cid}", quote(name)))
 }
 
+/// Why there is no way on. (Go: `go-ipld-prime`, its words)
+fn no_step(place: &Value, segment: &str, cid: Cid) -> Error {
+    let kind = place.kind();
+    match place {
+        Value::List(_) if segment.parse::<i64>().is_err() => Error::message(format!(
+            "invalid segment for lookup on a list: {0}: strconv.ParseInt: parsing {0}: invalid syntax",
+            quote(segment)
+        )),
+        Value::Map(_) | Value::List(_) => no_link(segment, cid),
+        _ => wrong_kind(kind, kind),
+    }
+}
+
+fn wrong_kind(node: &str, kind: &str) -> Error {
+    Error::message(format!(
+        "func called on wrong kind: \"LookupBySegment\" called on a {node} node (kind: {kind}), but only makes sense on map \
+         or list"
+    ))
+}
+
 /// Follows segments through the data model of one block until a link or the end.
 fn within(cid: Cid, block: &[u8], segments: &[String], at: &mut usize) -> Result<Found, Error> {
     let value = ipld::value(&cid, block).map_err(Error::message)?;
     let start = *at;
     let mut place = &value;
     while let Some(segment) = segments.get(*at) {
-        place = place.step(segment).ok_or_else(|| no_link(segment, cid))?;
+        place = place.step(segment).ok_or_else(|| no_step(place, segment, cid))?;
         *at += 1;
         if let Value::Link(next) = place {
             return Ok(Found::Link(*next));
@@ -157,6 +177,9 @@ async fn link(source: &Source, cid: Cid, block: Bytes, name: &str) -> Result<Cid
     let unixfs = node.data.as_deref().and_then(|data| UnixFs::decode(data).ok());
     let found = match unixfs {
         Some(unixfs) if unixfs.kind == Kind::Hamt => hamt::find(source, &node, &unixfs, name).await?,
+        Some(unixfs) if matches!(unixfs.kind, Kind::File | Kind::Raw) => {
+            return Err(wrong_kind("data.Bytes", "bytes"));
+        }
         _ => node.link(name).map(|link| link.cid),
     };
     found.ok_or_else(|| no_link(name, cid))

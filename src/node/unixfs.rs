@@ -23,6 +23,8 @@ pub(super) struct Entry {
     pub(super) cid: Cid,
     pub(super) kind: EntryKind,
     pub(super) size: u64,
+    /// Of a directory the size of its DAG, of others that of their content.
+    pub(super) total: u64,
     pub(super) mode: Option<u32>,
     pub(super) mtime: Option<(i64, u32)>,
 }
@@ -39,16 +41,23 @@ pub(super) enum EntryKind {
 pub(super) async fn stat(source: &Source, cid: Cid) -> Result<Entry, Error> {
     if cid.codec() == RAW {
         let size = source.size(cid).await?;
-        return Ok(Entry { cid, kind: EntryKind::File, size, mode: None, mtime: None });
+        return Ok(Entry { cid, kind: EntryKind::File, size, total: size, mode: None, mtime: None });
     }
-    let (_, unixfs) = node(source, cid).await?;
+    let (node, unixfs) = node(source, cid).await?;
     let kind = match unixfs.kind {
         Kind::File | Kind::Raw => EntryKind::File,
         Kind::Directory | Kind::Hamt => EntryKind::Directory,
         Kind::Symlink => EntryKind::Symlink(unixfs.data.clone()),
         Kind::Metadata => return Err(Error::message("unrecognized object in IPFS")),
     };
-    Ok(Entry { cid, kind, size: unixfs.size(), mode: unixfs.mode, mtime: unixfs.mtime })
+    let size = unixfs.size();
+    let total = match kind {
+        EntryKind::Directory => {
+            node.links.iter().fold(node.encode().len() as u64, |total, link| total.saturating_add(link.tsize))
+        }
+        _ => size,
+    };
+    Ok(Entry { cid, kind, size, total, mode: unixfs.mode, mtime: unixfs.mtime })
 }
 
 async fn node(source: &Source, cid: Cid) -> Result<(Node, UnixFs), Error> {

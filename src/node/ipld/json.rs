@@ -41,7 +41,7 @@ impl Reader<'_> {
         }
         self.blank();
         match self.peek() {
-            None => Err("EOF".into()),
+            None => Err("unexpected EOF".into()),
             Some(b'{') => self.map(depth),
             Some(b'[') => self.list(depth),
             Some(b'"') => self.text().map(Value::Text),
@@ -72,7 +72,7 @@ impl Reader<'_> {
             return text.parse().map(Value::Float).map_err(|_| bad());
         }
         let number: i128 = text.parse().map_err(|_| bad())?;
-        if number > i128::from(u64::MAX) || number < i128::from(i64::MIN) {
+        if i64::try_from(number).is_err() {
             return Err(format!("strconv.ParseInt: parsing {text:?}: value out of range"));
         }
         Ok(Value::Int(number))
@@ -151,7 +151,7 @@ impl Reader<'_> {
         let mut keys: Vec<&str> = entries.iter().map(|(key, _)| key.as_str()).collect();
         keys.sort_unstable();
         if let Some(pair) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(format!("duplicate map key {:?}", pair[0]));
+            return Err(format!("cannot repeat map key {:?}", pair[0]));
         }
         if !self.links || entries.first().is_none_or(|(key, _)| key != "/") {
             return Ok(Value::Map(entries));
@@ -180,13 +180,10 @@ pub(in crate::node) fn encode(value: &Value, links: bool) -> Vec<u8> {
     out
 }
 
-/// A float as Go writes it, always told from an integer.
+/// A float as Go writes it: without a fraction it has no point.
 fn put_float(out: &mut Vec<u8>, number: f64) {
     let text = serde_json::to_string(&number).unwrap_or_default();
-    out.extend_from_slice(text.as_bytes());
-    if !text.contains(['.', 'e', 'E']) {
-        out.extend_from_slice(b".0");
-    }
+    out.extend_from_slice(text.strip_suffix(".0").unwrap_or(&text).as_bytes());
 }
 
 /// A string as the codec's writer does it: only what JSON demands is escaped.

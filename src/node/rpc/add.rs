@@ -90,29 +90,36 @@ pub(super) async fn add(core: Arc<Core>, call: Call) -> Result<Answer, Failure> 
     let events = import(params, Box::new(upload), Arc::new(host));
     let events = events.filter_map(move |event| {
         let event = match event {
-            _ if is_silent && event.is_ok() => None,
             Ok(output) => {
                 let hash = output.cid.map(|cid| encoder.text(&cid)).unwrap_or_default();
-                Some(Ok(event_of(output, hash, wraps, &paths)))
+                let (event, is_file) = event_of(output, hash, wraps, &paths);
+                (!is_silent || !is_file).then_some(Ok(event))
             }
-            Err(cause) => Some(Err(Failure::new(cause.to_string()))),
+            Err(adder::Error::NoParts) => Some(Err(Failure::new("expected a file argument"))),
+            Err(cause) => {
+                let words = cause.to_string();
+                let words = words.strip_prefix("bad CID Version: ").unwrap_or(&words);
+                Some(Err(Failure::new(words)))
+            }
         };
         futures::future::ready(event)
     });
     Ok(Answer::many(events))
 }
 
-fn event_of(output: AddedOutput, hash: String, wraps: bool, paths: &Paths) -> Event {
+/// An event, and whether it is about a file.
+fn event_of(output: AddedOutput, hash: String, wraps: bool, paths: &Paths) -> (Event, bool) {
+    let mut is_file = hash.is_empty();
     let name = match &hash[..] {
         "" if wraps => output.name,
         "" => paths.whole(output.name),
         hash => {
-            paths.is_done(&output.name);
+            is_file = paths.is_done(&output.name);
             if output.name.is_empty() && !wraps { hash.to_owned() } else { output.name }
         }
     };
     let size = if output.size > 0 { output.size.to_string() } else { String::new() };
-    Event { name, hash, bytes: output.bytes, size }
+    (Event { name, hash, bytes: output.bytes, size }, is_file)
 }
 
 /// Paths of the files that were read and are not told to be done; the importer's progress lacks their first component.
@@ -132,10 +139,15 @@ impl Paths {
         paths.iter().find(|path| below(path) == name).cloned().unwrap_or(name)
     }
 
-    fn is_done(&self, name: &str) {
+    /// Forgets a file and those before it; whether it was one.
+    fn is_done(&self, name: &str) -> bool {
         let mut paths = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = paths.iter().position(|path| path == name) {
-            paths.drain(..=at);
+        match paths.iter().position(|path| path == name) {
+            Some(at) => {
+                paths.drain(..=at);
+                true
+            }
+            None => false,
         }
     }
 }

@@ -115,8 +115,9 @@ impl Call {
             chars.next().is_none().then_some(only).and_then(|code| Base::from_code(code).ok())
         };
         let base = base.or_else(code);
-        let base = base.ok_or_else(|| Failure::new(format!("unknown encoding: {name}")))?;
-        Ok(Encoder { base: Some((base, self.maybe("upgrade-cidv0-in-output").unwrap_or(true))) })
+        let base = base.ok_or_else(|| Failure::new(format!("unsupported multibase encoding: {name}")))?;
+        let upgrades = self.maybe("upgrade-cidv0-in-output").unwrap_or(base != Base::Base58Btc);
+        Ok(Encoder { base: Some((base, upgrades)) })
     }
 
     /// The files of the body.

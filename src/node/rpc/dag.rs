@@ -129,7 +129,7 @@ struct Summary {
     total_size: u64,
     #[serde(rename = "SharedSize", skip_serializing_if = "is_zero")]
     shared_size: u64,
-    #[serde(rename = "Ratio", skip_serializing_if = "is_none")]
+    #[serde(rename = "Ratio", skip_serializing_if = "is_none", serialize_with = "write_ratio")]
     ratio: f32,
     #[serde(rename = "DagStats", skip_serializing_if = "Vec::is_empty")]
     dags: Vec<DagStat>,
@@ -141,6 +141,11 @@ fn is_zero(number: &u64) -> bool {
 
 fn is_none(number: &f32) -> bool {
     *number == 0.0
+}
+
+/// A number without a fraction has no point.
+fn write_ratio<S: serde::Serializer>(ratio: &f32, out: S) -> Result<S::Ok, S::Error> {
+    if ratio.fract() == 0.0 { out.serialize_u64(*ratio as u64) } else { out.serialize_f32(*ratio) }
 }
 
 /// Blocks between two lines of progress: one line for each would cost more than the walk.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use cluster_compat::go::time::Time;
 use cluster_compat::types::Cid;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -53,7 +54,8 @@ pub(super) async fn cat(core: Arc<Core>, mut call: Call) -> Result<Answer, Failu
         match entry.kind {
             EntryKind::File => {}
             EntryKind::Directory => return Err(Failure::new("this dag node is a directory")),
-            EntryKind::Symlink(_) => return Err(Failure::new("operation not supported")),
+            // what it says is its content
+            EntryKind::Symlink(_) => {}
         }
         if offset > entry.size {
             offset -= entry.size;
@@ -63,10 +65,16 @@ pub(super) async fn cat(core: Arc<Core>, mut call: Call) -> Result<Answer, Failu
         let len = (entry.size - start).min(left);
         left -= len;
         length += len;
-        files.push((entry.cid, start..start + len));
+        files.push((entry, start..start + len));
     }
     let pieces = stream::iter(files)
-        .flat_map(move |(cid, range)| unixfs::bytes(source.clone(), cid, range).boxed())
+        .flat_map(move |(entry, range)| match entry.kind {
+            EntryKind::Symlink(target) => {
+                let cut = target.get(range.start as usize..range.end as usize).unwrap_or_default().to_vec();
+                stream::iter([Ok(Bytes::from(cut))]).boxed()
+            }
+            _ => unixfs::bytes(source.clone(), entry.cid, range).boxed(),
+        })
         .map(|piece| piece.map_err(Failure::from));
     // an empty file has a head too
     let pieces = pieces.chain(stream::iter([]));
@@ -78,14 +86,14 @@ pub(super) async fn get(core: Arc<Core>, mut call: Call) -> Result<Answer, Failu
     let source = core.source(call.is_offline());
     let (archives, compresses) = (call.is("archive"), call.is("compress"));
     let level = call.number("compression-level").unwrap_or(if compresses { 6 } else { 0 });
-    if call.has("compression-level") && !(1..=9).contains(&level) {
+    if compresses && !(1..=9).contains(&level) {
         return Err(Failure::new("compression level must be between 1 and 9"));
     }
-    let is_packed = compresses || call.has("compression-level");
+    let is_packed = compresses;
     let arg = call.take_args().await?.into_iter().next().unwrap_or_default();
     let entry = entry(&source, &arg).await?;
     let name = arg.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
-    let size = entry.size;
+    let size = entry.total;
     let pieces = if is_packed && !archives && entry.kind == EntryKind::File {
         unixfs::bytes(source, entry.cid, 0..entry.size).boxed()
     } else {
@@ -157,12 +165,10 @@ struct LsLink {
     kind: i32,
     #[serde(rename = "Target")]
     target: String,
-    #[serde(rename = "Mode", skip_serializing_if = "Option::is_none")]
-    mode: Option<String>,
-    #[serde(rename = "Mtime", skip_serializing_if = "Option::is_none")]
-    mtime: Option<i64>,
-    #[serde(rename = "MtimeNsecs", skip_serializing_if = "Option::is_none")]
-    mtime_nsecs: Option<u32>,
+    #[serde(rename = "Mode")]
+    mode: u32,
+    #[serde(rename = "ModTime")]
+    mod_time: Time,
 }
 
 /// `ls`.
@@ -225,20 +231,20 @@ async fn look(source: &Source, link: PbLink, resolves: bool, encoder: Encoder) -
     let mut row = LsLink {
         name: String::from_utf8_lossy(&link.name).into_owned(),
         hash: encoder.text(&link.cid),
-        size: if resolves { 0 } else { link.tsize },
+        size: 0,
         kind: 0,
         target: String::new(),
-        mode: None,
-        mtime: None,
-        mtime_nsecs: None,
+        mode: 0,
+        mod_time: Time::ZERO,
     };
     if !resolves {
         return Ok(row);
     }
     let entry = unixfs::stat(source, link.cid).await?;
-    row.mode = entry.mode.map(|mode| format!("{:04o}", mode & 0o7777));
-    row.mtime = entry.mtime.map(|(seconds, _)| seconds);
-    row.mtime_nsecs = entry.mtime.map(|(_, nanos)| nanos).filter(|nanos| *nanos > 0);
+    row.mode = entry.mode.unwrap_or(0) & 0o777;
+    if let Some((seconds, nanos)) = entry.mtime {
+        row.mod_time = Time::from_unix(seconds, nanos);
+    }
     match entry.kind {
         EntryKind::File => (row.kind, row.size) = (2, entry.size),
         EntryKind::Directory => row.kind = 1,

@@ -176,7 +176,7 @@ fn check(repo: &super::super::repo::Repo, cid: &Cid, size: u64) -> Result<(), St
 }
 
 /// Whether a block's bytes give its CID.
-pub(super) fn check_hash(block: &Block) -> Result<(), String> {
+fn check_hash(block: &Block) -> Result<(), String> {
     let hash = block.cid.hash();
     match crate::adder::digest(hash.code(), hash.size(), &block.data) {
         Some(digest) if digest == *hash => Ok(()),
