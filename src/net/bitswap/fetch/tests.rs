@@ -1,3 +1,5 @@
+//! Whom wants are sent to, and what becomes of them.
+
 use multihash_codetable::{Code, MultihashDigest as _};
 
 use super::*;
