@@ -268,6 +268,21 @@ mod tests {
                  xermjk6kx7leuaw3h2",
             ),
             ("blake3", "bafkr4igxjga67jykbseaxdmmdgc5a5o3zp3htom2l6mrjznk7fvyggu6eq"),
+            ("identity", "bafkqac3imvwgy3zao5xxe3de"),
+            ("sha1", "bafkrcfbkvzwdlskpz62blw7jl5aixhhjd3uen3i"),
+            ("blake2b-160", "bafkzjzaccryor3hf4kj6dpnamtpo62yib3o6gvybb4"),
+            ("blake2b-256", "bafk2bzaceaswza5ss4iu2ia3galz6pyo6dfm5f4dmiw2lf2de22dmf4k533ba"),
+            (
+                "blake2b-512",
+                "bafk4bzaciabbz3mhteuwz3ffk6bsvokbuufuuepygr4m6fa7kh4th5stvop3zqc2an6n3pwqnyyjx4zusqwe4wgn6gs\
+                 g4i3zchgnp7hzpb6ly76q",
+            ),
+            ("blake2s-256", "bafk6bzacecnoy2agpfcwced6lffr62uknmgjfiglvgwplzpjhtfan54bqe5qw"),
+            (
+                "shake-256",
+                "bafkrsqbws5y3wlfz2kyeyhkuzssipy3s3hyyp5z7por7mw4vzdxhpggfe72phqwvlqwuniu7f2kf2ru4hxzhqu5ionj\
+                 hd5omfwpirfkegvyrm",
+            ),
         ] {
             let found = raw(hash, "hello world");
             assert_eq!(found, cid, "{hash}");
@@ -294,6 +309,21 @@ mod tests {
             text(1, "blake2s-128"),
             "invalid cid: unknown multihash code 45648 (0xb250): no such hash registered"
         );
+        // those Kubo 0.42.0 has a name and no function for
+        for (hash, code) in [
+            ("keccak-224", "26 (0x1a)"),
+            ("keccak-384", "28 (0x1c)"),
+            ("sha2-256-trunc254-padded", "4114 (0x1012)"),
+            ("poseidon-bls12_381-a2-fc1", "46081 (0xb401)"),
+            ("blake2s-8", "45633 (0xb241)"),
+        ] {
+            let expected = format!("invalid cid: unknown multihash code {code}: no such hash registered");
+            assert_eq!(text(1, hash), expected);
+        }
+        // and those it does not know
+        for hash in ["murmur3", "sha2-384", "sha2-224", "skein256-256", "ripemd-160", "sm3-256"] {
+            assert_eq!(text(1, hash), "hash function name not known");
+        }
         assert_eq!(text(1, "blake2s-264"), "hash function name not known");
         assert_eq!(text(1, "blake2b-0256"), "hash function name not known");
     }

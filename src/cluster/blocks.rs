@@ -1,11 +1,13 @@
 //! Blocks on their way to the allocated peers: this peer's go straight to its daemon, others' by a call each.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use cluster_compat::types::PeerId;
 use futures::future::join_all;
+use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _, stream};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -19,7 +21,8 @@ use crate::wire;
 /// Batches waiting for one destination: at most this many, of 128 KiB or one block each.
 const BATCHES_AHEAD: usize = 2;
 
-/// How long a destination may take no block while the others wait for it.
+/// How long a destination may take no block while the others wait for it, and how long it may take to end after
+/// another has.
 const TAKE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The queue of a destination.
@@ -61,42 +64,70 @@ impl Cluster {
             return if is_done { Ok(()) } else { Err(Error::AllDestinationsFailed) };
         }
         let mut queues = Vec::new();
-        let mut ends = Vec::new();
+        let mut ends = FuturesUnordered::new();
         for peer in destinations {
-            if *peer == self.inner.peer {
+            let cut = CancellationToken::new();
+            let (queue, end) = if *peer == self.inner.peer {
                 let (tx, rx) = mpsc::channel(BATCHES_AHEAD);
-                queues.push((*peer, Queue::Own(tx)));
-                ends.push(self.send_to_own(rx).left_future());
+                (Queue::Own(tx), self.send_to_own(rx).left_future())
             } else {
                 let (tx, rx) = mpsc::channel(BATCHES_AHEAD);
-                queues.push((*peer, Queue::Other(tx)));
-                ends.push(self.send_to(*peer, rx).right_future());
-            }
+                (Queue::Other(tx), self.send_to(*peer, rx).right_future())
+            };
+            queues.push((*peer, queue, cut.clone()));
+            ends.push(async move { (*peer, cut.run_until_cancelled_owned(end).await.unwrap_or(false)) });
         }
         // What nobody takes any more is read and thrown away, so that the upload ends in its own time.
         let feed = async {
             while let Some(batch) = blocks.recv().await {
-                let needs_bytes = queues.iter().any(|(_, queue)| matches!(queue, Queue::Other(_)));
+                let needs_bytes = queues.iter().any(|(_, queue, _)| matches!(queue, Queue::Other(_)));
                 let encoded: Vec<Bytes> = match needs_bytes {
                     true => batch.iter().map(|block| wire::add::encode(block).into()).collect(),
                     false => Vec::new(),
                 };
-                let takes = queues.iter().map(|(_, queue)| queue.push(&batch, &encoded));
+                let is_alone = queues.len() == 1;
+                let takes = queues.iter().map(|(_, queue, _)| queue.push(&batch, &encoded, is_alone));
                 let mut taken = join_all(takes).await.into_iter();
-                queues.retain(|(peer, _)| match taken.next() {
+                queues.retain(|(peer, _, cut)| match taken.next() {
                     Some(Taken::Yes) => true,
                     Some(Taken::TooLate) => {
                         error!(target: "adder", "{peer} takes no more blocks");
+                        // it would take the end of its queue for the end of the blocks
+                        cut.cancel();
                         false
                     }
                     // it says itself why
                     Some(Taken::No) | None => false,
                 });
             }
-            drop(queues);
+            // whoever has taken all may succeed
+            queues.into_iter().map(|(peer, ..)| peer).collect::<Vec<PeerId>>()
         };
-        let ((), ends) = tokio::join!(feed, join_all(ends));
-        if ends.contains(&true) { Ok(()) } else { Err(Error::AllDestinationsFailed) }
+        let mut feed = pin!(feed);
+        let mut ended = Vec::new();
+        let took_all = loop {
+            tokio::select! {
+                took_all = &mut feed => break took_all,
+                Some(end) = ends.next() => ended.push(end),
+            }
+        };
+        let is_success = |(peer, is_good): (PeerId, bool)| is_good && took_all.contains(&peer);
+        let mut has_success = ended.into_iter().any(is_success);
+        loop {
+            let next = match has_success {
+                true => tokio::time::timeout(TAKE_TIMEOUT, ends.next()).await,
+                false => Ok(ends.next().await),
+            };
+            match next {
+                Ok(Some(end)) => has_success |= is_success(end),
+                Ok(None) => break,
+                Err(_) => {
+                    error!(target: "adder", "{} destinations of blocks do not end and are given up", ends.len());
+                    break;
+                }
+            }
+        }
+        if has_success { Ok(()) } else { Err(Error::AllDestinationsFailed) }
     }
 
     async fn send_to_own(&self, blocks: mpsc::Receiver<Batch>) -> bool {
@@ -131,27 +162,22 @@ enum Taken {
 }
 
 impl Queue {
-    async fn push(&self, batch: &Batch, encoded: &[Bytes]) -> Taken {
+    async fn push(&self, batch: &Batch, encoded: &[Bytes], is_alone: bool) -> Taken {
         let pushed = async {
             match self {
                 Self::Own(tx) => tx.send(batch.clone()).await.is_ok(),
                 Self::Other(tx) => tx.send(encoded.to_vec()).await.is_ok(),
             }
         };
-        match self {
-            // the daemon's client has a limit of its own
-            Self::Own(_) => {
-                if pushed.await {
-                    Taken::Yes
-                } else {
-                    Taken::No
-                }
-            }
-            Self::Other(_) => match tokio::time::timeout(TAKE_TIMEOUT, pushed).await {
-                Ok(true) => Taken::Yes,
-                Ok(false) => Taken::No,
-                Err(_) => Taken::TooLate,
-            },
+        let taken = match self {
+            // the daemon's client has a limit of its own, and nobody else waits
+            Self::Own(_) if is_alone => Ok(pushed.await),
+            Self::Own(_) | Self::Other(_) => tokio::time::timeout(TAKE_TIMEOUT, pushed).await,
+        };
+        match taken {
+            Ok(true) => Taken::Yes,
+            Ok(false) => Taken::No,
+            Err(_) => Taken::TooLate,
         }
     }
 }

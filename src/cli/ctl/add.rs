@@ -4,7 +4,7 @@ use cluster_compat::client::Wait;
 use cluster_compat::go::query::Query;
 use cluster_compat::go::time::Time;
 use cluster_compat::types::{AddParams, AddedOutput, Cid, PinOptions, TrackerStatus, parse_peer_id};
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Serialize, Serializer};
 use tokio::io::BufReader;
@@ -17,6 +17,9 @@ use super::pin::{WAIT_EVERY, expire_at, metadata};
 
 /// What `--hash` is unless told otherwise.
 const DEFAULT_HASH: &str = "sha2-256";
+
+/// Pins that are waited for at the same time.
+const MAX_WAITING: usize = 8;
 
 /// Codec of shards and cluster DAGs.
 const DAG_CBOR: u64 = 0x71;
@@ -69,8 +72,9 @@ pub(super) async fn add(request: &Request<'_>, output: &mut Output<'_>) -> Resul
     let is_last_only = flags.bool("quieter");
     let quiet = flags.bool("quiet") || is_last_only;
     let is_buffered = flags.bool("no-stream");
+    let is_car = flags.string("format") == "car";
     let mut held: Vec<Added> = Vec::new();
-    // What a wait is for: the last root, or all that a sharded one is made of.
+    // What a wait is for: the last root, all roots of a CAR, or all that a sharded one is made of.
     let mut awaited: Vec<Cid> = Vec::new();
     let mut result = Ok(());
     let mut outputs = request.client.add(&query, Box::new(files));
@@ -80,7 +84,7 @@ pub(super) async fn add(request: &Request<'_>, output: &mut Output<'_>) -> Resul
             Ok(item) => {
                 let is_index = params.shard && is_index(&item, &params.options.name);
                 match item.cid {
-                    Some(cid) if is_index => awaited.push(cid),
+                    Some(cid) if is_index || (is_car && !params.shard) => awaited.push(cid),
                     Some(cid) if !params.shard => awaited = vec![cid],
                     _ => {}
                 }
@@ -110,15 +114,15 @@ pub(super) async fn add(request: &Request<'_>, output: &mut Output<'_>) -> Resul
     }
     result?;
     if flags.bool("wait") {
-        for cid in awaited {
-            let limit = match request.client.allocation(cid).await {
-                Ok(pin) => pin.options.replication_factor_min,
-                Err(_) => params.options.replication_factor_min,
-            };
-            let timeout = flags.duration("wait-timeout").to_std();
+        let timeout = flags.duration("wait-timeout").to_std();
+        let (client, asked) = (&request.client, params.options.replication_factor_min);
+        let waits = stream::iter(awaited).map(Ok).try_for_each_concurrent(MAX_WAITING, |cid| async move {
+            let stored = client.allocation(cid).await;
+            let limit = stored.map_or(asked, |pin| pin.options.replication_factor_min);
             let wait = Wait { cid, target: TrackerStatus::PINNED, limit, every: WAIT_EVERY, timeout };
-            request.client.wait(wait).await?;
-        }
+            client.wait(wait).await.map(|_| ())
+        });
+        waits.await?;
     }
     Ok(())
 }
