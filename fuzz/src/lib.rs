@@ -5,6 +5,8 @@
 //! mutations wherever `cargo test` runs. Targets panic where something is wrong: what was decoded must read the same
 //! when encoded again, and whatever comes in, a state must load again.
 
+mod uploads;
+
 use std::path::Path;
 
 use bytes::Bytes;
@@ -40,6 +42,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "metric", run: a_metric, seeds: metrics, max_growth: 20 },
     Target { name: "msgpack", run: any_msgpack, seeds: calls, max_growth: 4 },
     Target { name: "calls", run: all_calls, seeds: calls, max_growth: 300 },
+    Target { name: "multipart", run: uploads::form, seeds: uploads::forms, max_growth: usize::MAX },
+    Target { name: "car", run: uploads::car, seeds: uploads::cars, max_growth: usize::MAX },
+    Target { name: "unixfs", run: uploads::block, seeds: uploads::blocks, max_growth: usize::MAX },
     Target { name: "peerstore", run: peerstore, seeds: peerstores, max_growth: 80 },
 ];
 

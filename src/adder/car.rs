@@ -33,6 +33,10 @@ const CHECK_ELSEWHERE: std::ops::Range<usize> = 128 * 1024..4 * 1024 * 1024;
 /// Sections that are being checked while the next is read.
 const MAX_CHECKING: usize = 4;
 
+/// Shortest digest that names data: fewer bytes name what anybody chooses, and daemons refuse them. (Go: boxo
+/// `verifcid`)
+const MIN_DIGEST_BYTES: u8 = 20;
+
 /// What a section may be made of: dag-pb, raw, dag-cbor.
 const DAG_PB: u64 = 0x70;
 const RAW: u64 = 0x55;
@@ -144,6 +148,11 @@ fn check(section: Bytes) -> Result<Block, Error> {
     let mut rest = &section[..];
     let cid = Cid::read_bytes(&mut rest).map_err(|error| Error::car(format!("invalid cid: {error}")))?;
     let data = section.slice(section.len() - rest.len()..);
+    let n_bytes = cid.hash().size();
+    if cid.hash().code() != hash::IDENTITY && n_bytes < MIN_DIGEST_BYTES {
+        let text = format!("the digest of {cid} has {n_bytes} bytes, fewer than {MIN_DIGEST_BYTES}");
+        return Err(Error::car(format!("invalid cid: {text}")));
+    }
     let digest = hash::digest(cid.hash().code(), cid.hash().size(), &data)
         .ok_or_else(|| Error::NotSupported(format!("the hash function of block {cid}")))?;
     if digest != *cid.hash() {

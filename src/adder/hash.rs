@@ -27,7 +27,7 @@ const UNREGISTERED: &[(&str, u64)] = &[
 ];
 
 /// Multihash code of the identity, whose digest is the data.
-const IDENTITY: u64 = 0;
+pub(super) const IDENTITY: u64 = 0;
 /// Multihash codes of BLAKE2b and BLAKE2s with digests of one byte; each further byte adds one.
 const BLAKE2B_8: u64 = 0xb201;
 const BLAKE2S_8: u64 = 0xb241;

@@ -1,6 +1,11 @@
 //! Rooms working together, peers beside peers, and whole peers as an operator runs them.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod add;
+mod add_hostile;
+mod add_pins;
+mod attack_cars;
+mod attacks;
 mod bitswap;
 mod crowd;
 mod daily;
@@ -19,6 +24,9 @@ mod node_interop;
 mod odd_members;
 mod open_swarm;
 mod oracle;
+mod raw;
+#[path = "../../src/adder/tests/recipes.rs"]
+mod recipes;
 mod replace;
 mod restart;
 mod scripted;

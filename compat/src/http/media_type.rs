@@ -1,17 +1,19 @@
 //! `type/subtype; key=value` as Go's `mime.ParseMediaType` reads it, parameter values as bytes.
 
+use std::collections::BTreeMap;
+
 /// A content type or a content disposition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct MediaType {
     /// The part before the parameters, in lower case.
     pub essence: String,
-    params: Vec<(String, Vec<u8>)>,
+    params: BTreeMap<String, Vec<u8>>,
 }
 
 impl MediaType {
     /// A parameter by its lower-case name.
     pub(super) fn param(&self, name: &str) -> Option<&[u8]> {
-        self.params.iter().find(|(known, _)| known == name).map(|(_, value)| &value[..])
+        self.params.get(name).map(Vec::as_slice)
     }
 }
 
@@ -22,7 +24,7 @@ pub(super) fn parse(text: &[u8]) -> Result<MediaType, &'static str> {
     let semicolon = text.iter().position(|byte| *byte == b';').unwrap_or(text.len());
     let essence = text[..semicolon].trim_ascii().to_ascii_lowercase();
     check_essence(&essence)?;
-    let mut params: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut params = BTreeMap::new();
     let mut rest = &text[semicolon..];
     loop {
         rest = rest.trim_ascii_start();
@@ -43,11 +45,8 @@ pub(super) fn parse(text: &[u8]) -> Result<MediaType, &'static str> {
             },
             None => (key, value),
         };
-        if !key.is_empty() {
-            if params.iter().any(|(known, _)| *known == key) {
-                return Err("mime: duplicate parameter name");
-            }
-            params.push((key, value));
+        if !key.is_empty() && params.insert(key, value).is_some() {
+            return Err("mime: duplicate parameter name");
         }
         rest = after;
     }

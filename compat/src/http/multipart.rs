@@ -106,8 +106,10 @@ where
             self.buffer = if self.buffer.is_empty() {
                 data
             } else {
-                let mut joined = BytesMut::with_capacity(self.buffer.len() + data.len());
-                joined.extend_from_slice(&self.buffer);
+                // in place where there is room, so that a head in single bytes is not copied for each of them
+                let mut joined = std::mem::take(&mut self.buffer)
+                    .try_into_mut()
+                    .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
                 joined.extend_from_slice(&data);
                 joined.freeze()
             };
@@ -120,10 +122,12 @@ where
     async fn line(&mut self, limit: usize) -> Result<Bytes> {
         let mut searched = 0;
         loop {
-            if let Some(found) = memchr::memchr(b'\n', &self.buffer[searched..]) {
-                return Ok(self.buffer.split_to(searched + found + 1));
+            let found = memchr::memchr(b'\n', &self.buffer[searched..]).map(|at| searched + at);
+            if let Some(at) = found.filter(|at| *at <= limit) {
+                return Ok(self.buffer.split_to(at + 1));
             }
             searched = self.buffer.len();
+            // the same however the body is cut
             if searched > limit {
                 return Err(Error::internal("multipart: NextPart: bufio: buffer full"));
             }

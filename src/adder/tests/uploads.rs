@@ -324,24 +324,27 @@ impl Maker {
     }
 
     /// A directory about as large as one is before it is sharded, often to the byte.
+    ///
+    /// One with directories in it is not just above the border: there Kubo takes back the shards or not, by chance. It
+    /// puts each directory below once more when all are complete, takes that for a change by the length of its name
+    /// (`needsToSwitchToBasicDir`), and comes upon them in random order.
     fn wide(&mut self) -> Vec<(Vec<u8>, Node)> {
         self.has_wide = true;
-        let total = SHARDED_ABOVE
-            + match self.random.random_range(0..8) {
-                0 | 1 => 0,
-                2 | 3 => 1,
-                4 => 2,
-                5 => 50_000,
-                6 => 1_000_000,
-                _ => 10,
-            }
-            - self.random.random_range(0..2);
+        let kind = self.random.random_range(0..4);
+        let holds_directory = self.random.random_bool(0.15);
+        let below = self.random.random_range(0..2);
+        let total = match self.random.random_range(0..8) {
+            0 | 1 if !holds_directory => SHARDED_ABOVE - below,
+            2..5 if !holds_directory && kind != 0 => SHARDED_ABOVE + 1 + below,
+            0..5 => SHARDED_ABOVE - 5000,
+            5 | 6 => SHARDED_ABOVE + 50_000,
+            _ => SHARDED_ABOVE + 700_000,
+        };
         let n = match self.random.random_range(0..12) {
             0 => 4000,
             1 | 2 => 1500,
             _ => self.random.random_range(70..700),
         };
-        let kind = self.random.random_range(0..4);
         let cid = if kind == 0 { self.node_cid } else { self.leaf_cid };
         let bytes = total.saturating_sub(n * cid).max(n * 8);
         let is_text = self.random.random_bool(0.7);
@@ -362,7 +365,7 @@ impl Maker {
             entries.push((name, node));
         }
         // one of them a directory that is itself at the border
-        if self.random.random_bool(0.15) && n < 700 {
+        if holds_directory && n < 700 {
             let inner = self.wide();
             entries.push((b"inner".to_vec(), Node::Dir(inner)));
         }

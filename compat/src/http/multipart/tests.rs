@@ -170,3 +170,12 @@ fn other_content_types_are_refused_with_go_texts() {
     assert_eq!(refused("multipart/related; boundary=b"), Some(NOT_MULTIPART));
     assert_eq!(refused("MULTIPART/FORM-DATA; boundary=b"), None);
 }
+
+#[tokio::test]
+async fn a_line_that_is_too_long_is_so_however_the_body_is_cut() {
+    for (n, expected) in [(MAX_LINE - 1, 0), (MAX_LINE, 1), (MAX_LINE + 1, 1)] {
+        let body = format!("{}\r\n--b--\r\n", "x".repeat(n));
+        let text = read(&body).await;
+        assert_eq!(text.matches("buffer full").count(), expected, "{n}: {text}");
+    }
+}
