@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cluster_compat::types::{Cid, Multiaddr};
+use futures::StreamExt as _;
 use ipfs_cluster::net::{Blocks, Network, OpenArgs};
 use ipfs_cluster::task::Tasks;
 use libp2p::identity::Keypair;
@@ -128,5 +129,43 @@ async fn blocks_go_both_ways_over_tcp_and_quic_whoever_dials() {
             assert_eq!((stat.blocks_received, stat.blocks_sent), (1, 1), "{stat:?}");
             assert_eq!(within("the end", ours.network.disconnect(kubo.peer, None)).await.unwrap(), 1);
         }
+    }
+}
+
+/// `NODE_BLOCKS` small blocks, asked for by thousands at a time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_small_blocks_come_over_one_connection() {
+    let Some(program) = kubo::program() else { return };
+    let n_blocks: usize = std::env::var("NODE_BLOCKS").ok().and_then(|n| n.parse().ok()).unwrap_or(2000);
+    let kubo = Kubo::start(&program, "127.0.0.1", |_| {}).await;
+    let block = |n: usize| format!("small block {n:0200}").into_bytes();
+    let cids: Vec<Cid> = (0..n_blocks).map(|n| raw(&block(n))).collect();
+    for from in (0..n_blocks).step_by(500) {
+        let blocks = (from..n_blocks.min(from + 500)).map(block).collect();
+        kubo.rpc.send("block/put", &[("allow-big-block", "false")], blocks).await;
+    }
+    let source = Ours::start("127.0.0.1").await;
+    for (n, cid) in cids.iter().enumerate() {
+        source.shelf.put(cid, &block(n));
+    }
+    for (name, addr) in [
+        ("Kubo over TCP", kubo.addr("/tcp/")),
+        ("Kubo over QUIC", kubo.addr("/quic-v1")),
+        ("ours over TCP", source.addr("/tcp/")),
+        ("ours over QUIC", source.addr("/quic-v1")),
+    ] {
+        let ours = Ours::start("127.0.0.1").await;
+        within("a connection", ours.network.connect(&addr)).await.unwrap();
+        let began = std::time::Instant::now();
+        let mut fetches = futures::stream::iter(&cids)
+            .map(|cid| ours.network.fetch_block(*cid, &[]))
+            .buffer_unordered(1024);
+        let mut n_fetched = 0;
+        while let Some(fetched) = within("a block", fetches.next()).await {
+            fetched.unwrap();
+            n_fetched += 1;
+        }
+        assert_eq!(n_fetched, n_blocks);
+        println!("{name}: {:.0} blocks/s", n_blocks as f64 / began.elapsed().as_secs_f64());
     }
 }
