@@ -19,6 +19,15 @@ use super::upstream::Upstream;
 use crate::api;
 use crate::types::Document;
 
+/// Longest list of an upload's events that is kept for an answer that is not streamed: two million files. A few bytes
+/// of a form can make long paths.
+pub(crate) const MAX_COLLECTED_BYTES: usize = 512 << 20;
+
+/// What those are told whose list is longer.
+pub(crate) fn too_large_to_collect(limit: usize) -> String {
+    format!("the answer has more than {limit} bytes: ask for stream-channels=true")
+}
+
 /// Longest body that is sent with its length; longer ones are one chunk, as Go's server does.
 const MAX_LENGTH: usize = 2048;
 

@@ -19,14 +19,11 @@ use crate::go::json;
 use crate::go::query::Query;
 use crate::http::conn::Request;
 use crate::http::multipart::{Multipart, Started};
-use crate::http::respond::{self, Body, BodyError, Lines, Response, X_STREAM_ERROR};
+use crate::http::respond::{self, Body, BodyError, Lines, MAX_COLLECTED_BYTES, Response, X_STREAM_ERROR};
 use crate::types::{AddParams, AddedOutput, Layout};
 
 const ONLY_HASH: &str = "only-hash is not supported when adding to cluster";
 const X_CHUNKED_OUTPUT: HeaderName = HeaderName::from_static("x-chunked-output");
-/// Events kept for an answer that is not streamed; a larger upload has to be streamed.
-const MAX_EVENTS: usize = 1 << 20;
-
 /// Adds the files of the body.
 pub(super) async fn add(shared: &Arc<Shared>, query: &Query, request: Request) -> Response {
     let expects = request.headers().contains_key(EXPECT);
@@ -207,14 +204,15 @@ async fn collected(mut events: Items<AddedOutput>, shape: Shape) -> Response {
     let mut failure = None;
     while let Some(event) = events.next().await {
         match event {
-            Ok(_) if list.len() >= MAX_EVENTS => {
-                failure = Some((
-                    ErrorKind::BadRequest,
-                    "too many entries for an answer that is not streamed".into(),
-                ));
-                break;
+            Ok(output) => {
+                list.push(if list.is_empty() { b'[' } else { b',' });
+                json::write_into(&mut list, &shape.event(output));
+                if list.len() > MAX_COLLECTED_BYTES {
+                    let message = respond::too_large_to_collect(MAX_COLLECTED_BYTES);
+                    failure = Some((ErrorKind::BadRequest, message));
+                    break;
+                }
             }
-            Ok(output) => list.push(shape.event(output)),
             Err(e) => {
                 failure = Some((e.kind, e.message));
                 break;
@@ -231,9 +229,8 @@ async fn collected(mut events: Items<AddedOutput>, shape: Shape) -> Response {
         }
         None if list.is_empty() => respond::document(StatusCode::OK, "null\n"),
         None => {
-            let mut text = json::to_vec(&list);
-            text.push(b'\n');
-            respond::document(StatusCode::OK, text)
+            list.extend_from_slice(b"]\n");
+            respond::document(StatusCode::OK, list)
         }
     };
     no_cache(response.headers_mut());

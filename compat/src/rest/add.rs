@@ -17,7 +17,9 @@ use crate::api::{self, ErrorKind, Items};
 use crate::go::json;
 use crate::http::face::ReplacesConfigured;
 use crate::http::multipart::Multipart;
-use crate::http::respond::{self, Body, BodyError, Lines, Response, X_STREAM_ERROR, header_safe};
+use crate::http::respond::{
+    self, Body, BodyError, Lines, MAX_COLLECTED_BYTES, Response, X_STREAM_ERROR, header_safe,
+};
 use crate::types::{AddParams, AddedOutput};
 
 /// Tells clients that outputs come while the upload is read.
@@ -31,7 +33,7 @@ pub(super) async fn add(call: Call) -> Answer {
     let is_streamed = params.stream_channels;
     let mut outputs = call.api.add(params, Box::new(upload));
     let mut response = if !is_streamed {
-        buffered(outputs).await?
+        buffered(outputs, MAX_COLLECTED_BYTES).await?
     } else if head.headers.contains_key(EXPECT) {
         // the status at once takes the place of "100 Continue", which the reference never sends here
         streamed(None, outputs)
@@ -60,14 +62,17 @@ fn streamed(first: Option<Option<api::Result<AddedOutput>>>, outputs: Items<Adde
     response
 }
 
-/// One list at the end, or the first error alone.
-async fn buffered(mut outputs: Items<AddedOutput>) -> Answer {
+/// One list of at most `limit` bytes at the end, or the first error alone.
+async fn buffered(mut outputs: Items<AddedOutput>, limit: usize) -> Answer {
     let mut body = Vec::new();
     while let Some(output) = outputs.next().await {
         match output {
             Ok(output) => {
                 body.push(if body.is_empty() { b'[' } else { b',' });
                 json::write_into(&mut body, &output);
+                if body.len() > limit {
+                    return Err(Failure::bad_request(respond::too_large_to_collect(limit)));
+                }
             }
             Err(error) if error.kind == ErrorKind::BadRequest => return Err(error.into()),
             Err(error) => {
@@ -113,5 +118,20 @@ impl futures::Stream for Outputs {
                 None
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_is_not_streamed_is_bounded() {
+        let outputs = |n: usize| {
+            let output = AddedOutput { name: "n".repeat(100), ..AddedOutput::default() };
+            futures::stream::iter(vec![Ok(output); n]).boxed()
+        };
+        assert!(buffered(outputs(8), 1000).await.is_ok());
+        assert!(buffered(outputs(9), 1000).await.is_err());
     }
 }
