@@ -10,6 +10,8 @@ use super::{Error, MAX_DEPTH};
 #[derive(Debug, Default)]
 pub(super) struct Walk {
     open: Vec<Frame>,
+    /// The path of the innermost one; those of the others are beginnings of it.
+    path: Vec<Vec<u8>>,
     /// Name of the last entry of the root.
     last_at_root: Option<Vec<u8>>,
 }
@@ -21,8 +23,6 @@ struct Frame {
     name: Vec<u8>,
     /// How many components of a path lead to it. Less than the number of frames if one is unnamed.
     depth: usize,
-    /// Its path.
-    path: Vec<Vec<u8>>,
     /// Name of its last entry.
     last: Option<Vec<u8>>,
 }
@@ -46,6 +46,11 @@ impl Walk {
         self.open.iter().map(|frame| &frame.name[..])
     }
 
+    /// Name of the innermost directory.
+    pub(super) fn name(&self) -> &[u8] {
+        self.open.last().map_or(b"", |frame| &frame.name)
+    }
+
     /// How many directories are open.
     pub(super) fn depth(&self) -> usize {
         self.open.len()
@@ -55,7 +60,7 @@ impl Walk {
     pub(super) fn step(&mut self, path: &[Vec<u8>]) -> Step {
         let (depth, last) = match self.open.last_mut() {
             Some(frame) => {
-                if !is_below(path, &frame.path) {
+                if !is_below(path, &self.path) {
                     return Step::Leave;
                 }
                 (frame.depth, &mut frame.last)
@@ -75,19 +80,21 @@ impl Walk {
         if below.is_empty() {
             return Step::Take(name.clone());
         }
-        let path = path[..=depth].to_vec();
-        self.open.push(Frame { name: name.clone(), depth: depth + 1, path, last: None });
+        self.path.push(name.clone());
+        self.open.push(Frame { name: name.clone(), depth: depth + 1, last: None });
         Step::Enter
     }
 
     /// The entry just taken is a directory.
     pub(super) fn enter(&mut self, name: Vec<u8>, path: &[Vec<u8>]) {
-        self.open.push(Frame { name, depth: path.len(), path: path.to_vec(), last: None });
+        self.path.extend_from_slice(&path[self.path.len()..]);
+        self.open.push(Frame { name, depth: path.len(), last: None });
     }
 
     /// Follows [`Step::Leave`], and the end of the upload.
     pub(super) fn leave(&mut self) {
         self.open.pop();
+        self.path.truncate(self.open.last().map_or(0, |frame| frame.depth));
     }
 }
 

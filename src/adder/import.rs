@@ -20,7 +20,7 @@ use super::files::{self, Step, Walk};
 use super::hash::CidBuilder;
 use super::layout::{Balanced, Finished, Layout, Trickle};
 use super::sink::{Sink, Unfinished};
-use super::tree::Tree;
+use super::tree::{Dir, Tree};
 use super::unixfs::{LEAF_HEAD, LeafKind, Node, leaf, symlink};
 use super::{Error, Host, MAX_QUEUED_OUTPUTS, car, transfer};
 
@@ -135,6 +135,8 @@ struct Importer {
     no_copy: bool,
     wrap: bool,
     walk: Walk,
+    /// The directories that are open in `walk`.
+    dirs: Vec<Dir>,
     tree: Tree,
     /// The last block of a file or link: its root, once all are written.
     last: Option<Block>,
@@ -166,6 +168,7 @@ impl Importer {
             no_copy: params.no_copy,
             wrap: params.wrap_with_directory,
             walk: Walk::default(),
+            dirs: Vec::new(),
             tree: Tree::default(),
             last: None,
             roots: Vec::new(),
@@ -182,7 +185,8 @@ impl Importer {
                 match self.walk.step(&path) {
                     Step::Leave => self.leave().await?,
                     Step::Enter => {
-                        let (_, is_new) = self.tree.make(self.walk.names())?;
+                        let (dir, is_new) = self.tree.child(self.dir(), self.walk.name())?;
+                        self.dirs.push(dir);
                         if self.walk.depth() == 1 {
                             self.begin_root(&path, is_new).await?;
                         }
@@ -200,7 +204,7 @@ impl Importer {
             self.leave().await?;
         }
         if self.wrap {
-            self.finish_directory(Vec::new()).await?;
+            self.finish_directory(Dir::ROOT, Vec::new()).await?;
         } else if self.roots.is_empty() {
             return Err(if self.sink.wants_roots_apart() { Error::NoShard } else { Error::NoParts });
         }
@@ -210,9 +214,16 @@ impl Importer {
     /// Ends the innermost directory; one at the top is a root unless all entries are wrapped.
     async fn leave(&mut self) -> Result<(), Error> {
         let is_root = self.walk.depth() == 1 && !self.wrap;
-        let path = files::join(self.walk.names());
+        let path = if is_root { self.walk.name().to_vec() } else { Vec::new() };
+        let dir = self.dir();
         self.walk.leave();
-        if is_root { self.finish_directory(path).await } else { Ok(()) }
+        self.dirs.pop();
+        if is_root { self.finish_directory(dir, path).await } else { Ok(()) }
+    }
+
+    /// The innermost directory.
+    fn dir(&self) -> Dir {
+        self.dirs.last().copied().unwrap_or(Dir::ROOT)
     }
 
     /// Imports the entry called `name` in the innermost directory.
@@ -223,14 +234,17 @@ impl Importer {
         entry: Entry,
         upload: &mut dyn Upload,
     ) -> Result<(), Error> {
-        let is_directory = matches!(entry.kind, EntryKind::Directory);
-        let is_new = !is_directory || self.tree.make(self.walk.names().chain([&name[..]]))?.1;
+        let (dir, is_new) = match entry.kind {
+            EntryKind::Directory => self.tree.child(self.dir(), &name)?,
+            EntryKind::File | EntryKind::Symlink(_) => (self.dir(), true),
+        };
         if self.walk.depth() == 0 {
             self.begin_root(path, is_new).await?;
         }
         let root = match &entry.kind {
             EntryKind::Directory => {
                 self.walk.enter(name, path);
+                self.dirs.push(dir);
                 self.extras.directory(is_new, self.walk.depth(), self.wrap, &mut self.sink).await?;
                 return Ok(());
             }
@@ -247,7 +261,6 @@ impl Importer {
         if self.wrap || self.walk.depth() > 0 {
             // An unnamed entry of a directory is called by its CID, as in Kubo.
             let link = if name.is_empty() { root.cid.to_string().into_bytes() } else { name.clone() };
-            let (dir, _) = self.tree.make(self.walk.names())?;
             self.tree.insert(dir, &link, root.cid, root.tsize)?;
         } else {
             self.add_root(root.cid);
@@ -356,9 +369,8 @@ impl Importer {
         self.sink.put(block).await
     }
 
-    /// Writes the directory at `path` and all beneath it, children first; it is a root.
-    async fn finish_directory(&mut self, path: Vec<u8>) -> Result<(), Error> {
-        let (dir, _) = self.tree.make(path.split(|&byte| byte == b'/'))?;
+    /// Writes the directory `dir`, which stands at `path`, and all beneath it, children first; it is a root.
+    async fn finish_directory(&mut self, dir: Dir, path: Vec<u8>) -> Result<(), Error> {
         self.extras.entry(&mut self.sink).await?;
         // The tree stays: a later part may name the same directory again.
         let tree = std::mem::take(&mut self.tree);

@@ -58,22 +58,18 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// The directory at `path`, made if it is missing, and whether it was. Empty names stand for the directory itself.
-    pub(super) fn make<'a>(&mut self, path: impl Iterator<Item = &'a [u8]>) -> Result<(Dir, bool), Error> {
-        let mut dir = Dir::ROOT;
-        let mut is_new = false;
-        for name in path.filter(|name| !name.is_empty()) {
-            let found = self.find(dir, name);
-            is_new = found.is_none();
-            dir = match found {
-                None => Dir(self.add(dir, name, None)?),
-                Some(id) => match self.entry(id).kind {
-                    Kind::Directory(dir) => dir,
-                    Kind::Leaf(..) => return Err(Error::NotADirectory(files::text(name))),
-                },
-            };
+    /// The directory called `name` in `dir`, made if it is missing, and whether it was. Without a name it is `dir` itself.
+    pub(super) fn child(&mut self, dir: Dir, name: &[u8]) -> Result<(Dir, bool), Error> {
+        if name.is_empty() {
+            return Ok((dir, false));
         }
-        Ok((dir, is_new))
+        match self.find(dir, name) {
+            None => Ok((Dir(self.add(dir, name, None)?), true)),
+            Some(id) => match self.entry(id).kind {
+                Kind::Directory(found) => Ok((found, false)),
+                Kind::Leaf(..) => Err(Error::NotADirectory(files::text(name))),
+            },
+        }
     }
 
     /// Puts a file or link there; it replaces another file of that name, as in the reference.
@@ -214,20 +210,20 @@ mod tests {
         CidBuilder::new(1, "sha2-256").unwrap().raw(data.as_bytes())
     }
 
-    fn path(text: &str) -> impl Iterator<Item = &[u8]> {
-        text.as_bytes().split(|byte| *byte == b'/')
+    fn make(tree: &mut Tree, path: &str) -> Result<(Dir, bool), Error> {
+        path.split('/').try_fold((Dir::ROOT, false), |(dir, _), name| tree.child(dir, name.as_bytes()))
     }
 
     #[test]
     fn entries_stand_by_directory_and_name() {
         let mut tree = Tree::default();
-        let (b, is_new) = tree.make(path("b")).unwrap();
+        let (b, is_new) = make(&mut tree, "b").unwrap();
         assert!(is_new);
         tree.insert(b, b"y", leaf("1"), 1).unwrap();
-        let (deep, is_new) = tree.make(path("b/c/d")).unwrap();
-        assert!(is_new && !tree.make(path("b/c")).unwrap().1);
+        let (deep, is_new) = make(&mut tree, "b/c/d").unwrap();
+        assert!(is_new && !make(&mut tree, "b/c").unwrap().1);
         tree.insert(deep, b"f", leaf("2"), 2).unwrap();
-        let (a, _) = tree.make(path("a")).unwrap();
+        let (a, _) = make(&mut tree, "a").unwrap();
         tree.insert(a, b"z", leaf("3"), 3).unwrap();
         tree.insert(b, b"x", leaf("4"), 4).unwrap();
         // the later one counts
@@ -246,12 +242,12 @@ mod tests {
     #[test]
     fn a_name_is_a_file_or_a_directory() {
         let mut tree = Tree::default();
-        let (dir, _) = tree.make(path("d")).unwrap();
+        let (dir, _) = make(&mut tree, "d").unwrap();
         tree.insert(Dir::ROOT, b"f", leaf(""), 0).unwrap();
         assert_eq!(tree.insert(Dir::ROOT, b"d", leaf(""), 0), Err(Error::EntryExists));
-        assert_eq!(tree.make(path("f/x")), Err(Error::NotADirectory("f".into())));
-        assert_eq!(tree.make(path("/d//")), Ok((dir, false)));
-        assert_eq!(tree.make(path("")), Ok((Dir::ROOT, false)));
+        assert_eq!(make(&mut tree, "f/x"), Err(Error::NotADirectory("f".into())));
+        assert_eq!(make(&mut tree, "/d//"), Ok((dir, false)));
+        assert_eq!(make(&mut tree, ""), Ok((Dir::ROOT, false)));
     }
 
     #[test]
@@ -271,14 +267,14 @@ mod tests {
         const N: usize = 100_000;
         let mut tree = Tree::default();
         let cid = leaf("x");
-        let (dir, _) = tree.make(path("d")).unwrap();
+        let (dir, _) = make(&mut tree, "d").unwrap();
         for i in 0..N {
             tree.insert(dir, format!("file{i:08}").as_bytes(), cid, 7).unwrap();
         }
         assert!(tree.n_bytes() <= N * (90 + 12), "{} bytes an entry", tree.n_bytes() / N);
         let mut tree = Tree::default();
         for i in 0..N {
-            tree.make(path(&format!("{i:012}"))).unwrap();
+            make(&mut tree, &format!("{i:012}")).unwrap();
         }
         assert!(tree.n_bytes() <= N * (90 + 12), "{} bytes a directory", tree.n_bytes() / N);
     }
