@@ -8,7 +8,7 @@ use cluster_compat::types::Cid;
 use super::hash::CidBuilder;
 use super::tree::{Dir, Kind, Tree};
 use super::unixfs::{Link, Node, directory};
-use super::{Error, files, hamt};
+use super::{Error, hamt};
 
 /// Bytes of names and CIDs above which a directory is sharded. (Go: `boxo/ipld/unixfs/io`)
 const HAMT_ABOVE: usize = 262_144;
@@ -24,13 +24,16 @@ pub(super) struct Nodes<'a> {
     /// Length of a CID of a directory, for the size rule.
     cid_len: usize,
     open: Vec<Open>,
+    /// Path of the innermost open directory; those of the others are beginnings of it.
+    path: Vec<u8>,
     /// What is complete and was not given out.
     complete: VecDeque<Step>,
 }
 
 /// A directory whose entries are being visited.
 struct Open {
-    path: Vec<u8>,
+    /// Length of its path.
+    path_len: usize,
     /// Its own entry in the directory above, and the hash of its name where that one is sharded.
     id: Option<(u32, u64)>,
     todo: Todo,
@@ -65,8 +68,8 @@ impl<'a> Nodes<'a> {
         let cid_len = cids.dag_pb(b"").encoded_len();
         let entries = tree.below(dir);
         let (open, complete) = (Vec::new(), VecDeque::new());
-        let mut nodes = Self { tree, entries, cids, cid_len, open, complete };
-        nodes.enter(dir, path, None);
+        let mut nodes = Self { tree, entries, cids, cid_len, open, path, complete };
+        nodes.enter(dir, None);
         nodes
     }
 
@@ -82,7 +85,7 @@ impl<'a> Nodes<'a> {
         directories.all(|parent| last.replace(parent) != Some(parent))
     }
 
-    fn enter(&mut self, dir: Dir, path: Vec<u8>, id: Option<(u32, u64)>) {
+    fn enter(&mut self, dir: Dir, id: Option<(u32, u64)>) {
         let start = self.entries.partition_point(|id| self.tree.parent(*id) < dir);
         let len = self.entries[start..].partition_point(|id| self.tree.parent(*id) == dir);
         let entries = &self.entries[start..start + len];
@@ -95,7 +98,7 @@ impl<'a> Nodes<'a> {
         } else {
             Todo::Basic { rest: start..start + len, links: Vec::with_capacity(len) }
         };
-        self.open.push(Open { path, id, todo });
+        self.open.push(Open { path_len: self.path.len(), id, todo });
     }
 
     /// What an entry counts for the size rule.
@@ -126,8 +129,11 @@ impl<'a> Nodes<'a> {
             match self.tree.entry(id).kind {
                 Kind::Leaf(cid, tsize) => self.link(id, hash, cid, tsize)?,
                 Kind::Directory(dir) => {
-                    let path = files::join([&open.path[..], self.tree.name(id)].into_iter());
-                    self.enter(dir, path, Some((id, hash)));
+                    if !self.path.is_empty() {
+                        self.path.push(b'/');
+                    }
+                    self.path.extend_from_slice(self.tree.name(id));
+                    self.enter(dir, Some((id, hash)));
                 }
             }
         }
@@ -155,7 +161,9 @@ impl<'a> Nodes<'a> {
             Todo::Sharded { trie, .. } => (trie.finish(), true),
         };
         let (cid, tsize) = (root.block.cid, root.tsize);
-        self.complete.push_back(Step::Directory { path: open.path, root, is_sharded });
+        let path = self.path[..open.path_len].to_vec();
+        self.path.truncate(self.open.last().map_or(0, |above| above.path_len));
+        self.complete.push_back(Step::Directory { path, root, is_sharded });
         match open.id {
             Some((id, hash)) => self.link(id, hash, cid, tsize),
             None => Ok(()),

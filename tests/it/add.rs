@@ -179,7 +179,17 @@ async fn one_destination_of_three_that_fails_is_made_up_for_later() {
     let broken = || Rule::reply("block/put", "500 Internal Server Error", refusal);
     peers[2].0.set_rules(vec![broken(), Rule::reply("pin/add", "500 Internal Server Error", refusal)]);
     let options = "/add?replication-min=3&replication-max=3&wrap-with-directory=true";
-    let events = documents(&exchange(&peers[0].1.path("rest"), options, KIND, &three_files()).await);
+    // a metric that has just run out is no candidate for a moment
+    let mut answer = None;
+    eventually("all three are allocated", async || {
+        let add = exchange(&peers[0].1.path("rest"), options, KIND, &three_files()).await;
+        let is_allocated = add.late.is_none();
+        answer = Some(add);
+        is_allocated
+    })
+    .await
+    .unwrap();
+    let events = documents(&answer.unwrap());
     let root = events.last().unwrap()["cid"].as_str().unwrap().to_owned();
     let target = format!("/allocations/{root}");
     for (_, peer) in &peers {

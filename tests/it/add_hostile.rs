@@ -67,7 +67,9 @@ async fn attack(peer: &Peer, daemon: &FakeKubo, attacks: &[Attack]) {
     let wanted = std::env::var("ADD_ATTACK").ok();
     let before = memory(peer, "VmRSS");
     let mut failures = Vec::new();
+    let mut growth = Vec::new();
     for attack in attacks {
+        let most = memory(peer, "VmHWM");
         if wanted.as_ref().is_some_and(|wanted| !attack.name.contains(wanted.as_str())) {
             continue;
         }
@@ -96,11 +98,15 @@ async fn attack(peer: &Peer, daemon: &FakeKubo, attacks: &[Attack]) {
                 eventually("the daemon unpins", async || daemon.pins().is_empty()).await.unwrap();
             }
         }
+        growth.push((memory(peer, "VmHWM") - most, &attack.name));
     }
+    growth.sort_unstable();
+    growth.reverse();
+    growth.truncate(5);
     let most = memory(peer, "VmHWM");
     let n_failures = failures.len();
     assert!(failures.is_empty(), "{n_failures} failures\n{}", failures.join("\n"));
-    assert!(most < before + MAX_GROWTH_KIB, "from {before} to {most} KiB");
+    assert!(most < before + MAX_GROWTH_KIB, "from {before} to {most} KiB, most by {growth:?}");
     assert_eq!(peer.logged("panicked"), Vec::<String>::new());
     eprintln!("{} attacks in {} ways; from {before} to {most} KiB", attacks.len(), WAYS.len());
 }
