@@ -13,7 +13,7 @@ use crate::support::{Peer, eventually};
 use crate::{attack_cars, raw};
 
 /// What a peer may hold at most while it is under attack: with debug code, and a section of 32 MiB more than once.
-const MAX_GROWTH_KIB: u64 = 256 << 10;
+const MAX_GROWTH_KIB: u64 = 384 << 10;
 
 /// How long one attack may take: nothing small costs seconds.
 const MAX_TIME: Duration = Duration::from_secs(40);
