@@ -98,7 +98,7 @@ async fn attack(peer: &Peer, daemon: &FakeKubo, attacks: &[Attack]) {
                 eventually("the daemon unpins", async || daemon.pins().is_empty()).await.unwrap();
             }
         }
-        growth.push((memory(peer, "VmHWM") - most, &attack.name));
+        growth.push((memory(peer, "VmHWM").saturating_sub(most), &attack.name));
     }
     growth.sort_unstable();
     growth.reverse();
