@@ -119,7 +119,7 @@ fn pins_acknowledged(bencher: Bencher, n_writers: u64) {
 /// A pinset on disk.
 fn listed(folder: &Path) -> Pinset {
     let db = Db::open(folder, MAP_SIZE_BYTES).unwrap();
-    offline::import(&db, samples(0..N_LISTED), &Overrides::default()).unwrap();
+    offline::import(&db, samples(0..N_LISTED), &Overrides::default(), &std::env::temp_dir()).unwrap();
     Pinset::new(Arc::new(SetReads(db)))
 }
 
@@ -151,9 +151,9 @@ fn pins_imported(bencher: Bencher) {
     state::export(&listed(folder.path()), &mut lines).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let db = Db::open(folder.path(), MAP_SIZE_BYTES).unwrap();
-    bencher
-        .counter(ItemsCount::new(N_LISTED))
-        .bench_local(|| offline::import(&db, state::import(&lines[..]), &Overrides::default()).unwrap());
+    bencher.counter(ItemsCount::new(N_LISTED)).bench_local(|| {
+        offline::import(&db, state::import(&lines[..]), &Overrides::default(), &std::env::temp_dir()).unwrap()
+    });
 }
 
 #[divan::bench]

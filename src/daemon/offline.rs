@@ -11,7 +11,7 @@ use crate::consensus::crdt::offline::{self, Info, Overrides};
 use crate::state::{self, Pinset};
 use crate::store::{self, Db};
 
-/// The pinset of a stopped CRDT peer. The caller holds the lock of its folder.
+/// The pinset of a stopped CRDT open(). The caller holds the lock of its folder.
 pub struct Offline {
     db: Db,
 }
@@ -34,14 +34,15 @@ impl Offline {
         state::export(&self.pinset(), out)
     }
 
-    /// Replaces the pinset by JSON lines; where one cannot be read, the old pinset stays. Says how many.
-    pub fn import(&self, reader: impl Read, overrides: &Overrides) -> Result<u64, consensus::Error> {
-        offline::import(&self.db, state::import(reader), overrides)
+    /// Replaces the pinset by JSON lines. The new one is built beside the old one and takes its place when it is whole:
+    /// however this ends, there is one or the other. Says how many lines there were.
+    pub fn import(self, reader: impl Read, overrides: &Overrides) -> Result<u64, consensus::Error> {
+        self.db.rebuild(|next, scratch| offline::import(next, state::import(reader), overrides, scratch))
     }
 
-    /// Removes the pinset.
-    pub fn clean(&self) -> Result<(), consensus::Error> {
-        offline::clean(&self.db)
+    /// Removes the pinset, and gives its disk space back.
+    pub fn clean(self) -> Result<(), consensus::Error> {
+        self.db.rebuild(|_, _| Ok(()))
     }
 
     /// The DAG in short.
@@ -71,17 +72,21 @@ mod tests {
         let config = config::Config::init(config::Consensus::Crdt, config::Engine::Lmdb, folder.path(), &env);
         let mut config = config.unwrap();
         config.datastore.lmdb.value.map_size_bytes = 1 << 28;
-        let peer = Offline::open(&config).unwrap();
+        let open = || Offline::open(&config).unwrap();
         let lines = "{\"cid\":\"bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy\",\"name\":\"a\",\
                      \"allocations\":[],\"replication_factor_min\":-1,\"replication_factor_max\":-1}\n";
-        assert_eq!(peer.import(lines.as_bytes(), &Overrides::default()).unwrap(), 1);
+        assert_eq!(open().import(lines.as_bytes(), &Overrides::default()).unwrap(), 1);
         let (mut before, mut after) = (Vec::new(), Vec::new());
-        peer.export(&mut before).unwrap();
-        peer.clean().unwrap();
-        peer.import(&before[..], &Overrides::default()).unwrap();
-        peer.export(&mut after).unwrap();
+        open().export(&mut before).unwrap();
+        open().clean().unwrap();
+        open().import(&before[..], &Overrides::default()).unwrap();
+        open().export(&mut after).unwrap();
         assert_eq!(String::from_utf8(before).unwrap(), String::from_utf8(after).unwrap());
-        assert!(peer.import(&b"{}"[..], &Overrides::default()).is_err());
-        assert_eq!(peer.pinset().page(None, 9).unwrap().0.len(), 1, "a failed import leaves the old pinset");
+        assert!(open().import(&b"{}"[..], &Overrides::default()).is_err());
+        assert_eq!(
+            open().pinset().page(None, 9).unwrap().0.len(),
+            1,
+            "a failed import leaves the old pinset"
+        );
     }
 }

@@ -2,8 +2,7 @@
 
 use std::io::{Read, Write};
 
-use cluster_compat::go::json;
-use cluster_compat::types::Pin;
+use cluster_compat::types::{Document as _, Pin};
 
 use super::{Error, Pinset};
 
@@ -25,7 +24,7 @@ pub fn export(pinset: &Pinset, mut out: impl Write) -> Result<u64, Error> {
         let (pins, next) = pinset.page(cursor, PAGE_PINS)?;
         text.clear();
         for pin in &pins {
-            json::write_into(&mut text, pin);
+            pin.write_json(&mut text);
             text.push(b'\n');
         }
         out.write_all(&text).map_err(|e| Error::Export(e.to_string()))?;

@@ -8,11 +8,13 @@
 
 mod export;
 mod pinset;
+mod sort;
 
 use cluster_compat::types::Cid;
 
 pub use self::export::{Import, export, import};
 pub use self::pinset::{Cursor, Pinset};
+pub use self::sort::{Entry, Sorted, Sorter};
 
 /// Why the pinset could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +36,14 @@ pub enum Error {
     /// The export could not be written.
     #[error("{0}")]
     Export(String),
+    /// The pins of an import could not be put in order.
+    #[error("sorting the pins in {}: {cause}", folder.display())]
+    Sort {
+        /// Where the file of runs is.
+        folder: std::path::PathBuf,
+        /// Why it cannot be written or read.
+        cause: std::io::Error,
+    },
     /// The import could not be read. The text is the reference's, which does not count pins; the log does.
     #[error("{cause}")]
     Import {

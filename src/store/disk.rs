@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use heed::types::Bytes;
-use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, RoTxn, RwTxn, WithoutTls};
+use heed::{
+    CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, MdbError, PutFlags, RoTxn, RwTxn, WithoutTls,
+};
 use tracing::warn;
 
 use super::kv::{is_long, physical, physical_prefix, unwrap_long, wrap_long};
@@ -29,6 +31,12 @@ const MIN_MAP_SIZE_BYTES: u64 = 16 * 1024 * 1024;
 /// Maps are multiples of this, the largest page size in use.
 const MAP_UNIT_BYTES: u64 = 64 * 1024;
 
+/// Where [`Db::rebuild`] builds, within the folder of the database. What lies there is never of use to anyone else.
+const NEXT: &str = "next";
+
+/// LMDB's name for the file of a database.
+const DATA_FILE: &str = "data.mdb";
+
 type Rows = Database<'static, Bytes, Bytes>;
 
 /// The database of a peer. Clones share it; it closes with the last one.
@@ -42,19 +50,51 @@ struct Inner {
     tables: [Rows; Table::ALL.len()],
     folder: PathBuf,
     map_size_bytes: u64,
+    /// Whether this is being filled by [`Db::rebuild`], mostly in the order of the keys.
+    is_filling: bool,
 }
 
 impl Db {
     /// Opens or makes the database in `folder`. `map_size_bytes` is address space, not disk: where the system
     /// grants less it is halved until it does. A process opens a folder once.
     pub fn open(folder: &Path, map_size_bytes: u64) -> Result<Self, Error> {
+        Self::open_for(folder, map_size_bytes, false)
+    }
+
+    fn open_for(folder: &Path, map_size_bytes: u64, is_filling: bool) -> Result<Self, Error> {
         let failed = |message: String| Error::Open { folder: folder.to_owned(), message };
         make_folder(folder).map_err(|e| failed(e.to_string()))?;
-        let (env, map_size_bytes) = open_env(folder, map_size_bytes).map_err(|e| failed(e.to_string()))?;
+        let opened = open_env(folder, map_size_bytes, is_filling);
+        let (env, map_size_bytes) = opened.map_err(|e| failed(e.to_string()))?;
         let tables = open_tables(&env).map_err(|e| failed(e.to_string()))?;
-        let db = Self { inner: Arc::new(Inner { env, tables, folder: folder.to_owned(), map_size_bytes }) };
+        let folder = folder.to_owned();
+        let db = Self { inner: Arc::new(Inner { env, tables, folder, map_size_bytes, is_filling }) };
         db.check_format()?;
         Ok(db)
+    }
+
+    /// Replaces the whole database by what `job` writes into an empty one. It may take as many transactions as it
+    /// likes, and a file of its own in the folder it is given; until all of it is durable, nothing of the old database
+    /// is touched, and then the new one takes its place in one step. Closes the database: this must be its last handle.
+    pub fn rebuild<R, E: From<Error>>(self, job: impl FnOnce(&Self, &Path) -> Result<R, E>) -> Result<R, E> {
+        let (folder, map_size_bytes) = (self.inner.folder.clone(), self.inner.map_size_bytes);
+        let in_use = || Error::Database("it is still in use".into());
+        drop(Arc::into_inner(self.inner).ok_or_else(in_use)?);
+        let failed = |e: std::io::Error| Error::Open { folder: folder.clone(), message: e.to_string() };
+        let next = folder.join(NEXT);
+        remove_folder(&next).map_err(failed)?;
+        let built = Self::open_for(&next, map_size_bytes, true).map_err(E::from).and_then(|db| {
+            let answer = job(&db, &next)?;
+            db.inner.env.force_sync().map_err(|e| db.inner.error(e))?;
+            drop(Arc::into_inner(db.inner).ok_or_else(in_use)?);
+            Ok(answer)
+        });
+        if built.is_ok() {
+            replace_file(&next.join(DATA_FILE), &folder.join(DATA_FILE)).map_err(failed)?;
+        }
+        // what is left behind is removed by whoever comes next
+        let _ = remove_folder(&next);
+        built
     }
 
     /// Where it lies.
@@ -105,13 +145,38 @@ fn make_folder(folder: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
+fn remove_folder(folder: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(cause),
+        _ => Ok(()),
+    }
+}
+
+/// Puts one durable file in the place of another; both steps are on disk when this returns.
+fn replace_file(next: &Path, target: &Path) -> std::io::Result<()> {
+    std::fs::File::open(next)?.sync_all()?;
+    std::fs::rename(next, target)?;
+    match target.parent() {
+        Some(folder) => std::fs::File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
 #[allow(unsafe_code, reason = "LMDB maps a file: only we write it, under LMDB's own locks")]
-fn open_env(folder: &Path, asked_bytes: u64) -> Result<(Env<WithoutTls>, u64), heed::Error> {
+fn open_env(
+    folder: &Path,
+    asked_bytes: u64,
+    is_filling: bool,
+) -> Result<(Env<WithoutTls>, u64), heed::Error> {
     let mut size = asked_bytes.max(MIN_MAP_SIZE_BYTES) / MAP_UNIT_BYTES * MAP_UNIT_BYTES;
     loop {
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         options.max_dbs(MAX_TABLES).max_readers(MAX_READERS);
         options.map_size(usize::try_from(size).unwrap_or(usize::MAX / 2));
+        if is_filling {
+            // SAFETY: it weakens durability alone, and what is being filled is nobody's until it has been synced
+            unsafe { options.flags(EnvFlags::NO_SYNC) };
+        }
         // SAFETY: the folder is this peer's own, locked by `cluster.lock`; no flag that weakens LMDB's locks is set
         let opened = unsafe { options.open(folder) };
         match opened {
@@ -173,6 +238,10 @@ impl Inner {
     fn error(&self, cause: heed::Error) -> Error {
         match cause {
             heed::Error::Mdb(heed::MdbError::MapFull) => Error::Full { map_size_bytes: self.map_size_bytes },
+            // LMDB's word for a write that was cut short
+            heed::Error::Io(cause) if cause.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+                Error::Database(format!("{cause}; the disk may be full"))
+            }
             cause => Error::Database(cause.to_string()),
         }
     }
@@ -265,11 +334,18 @@ impl KvWrite for Transaction<'_> {
         let stored = physical(key);
         let rows = self.inner.rows(table);
         if is_long(&stored) {
-            rows.put(&mut self.transaction, &stored, &wrap_long(key, value))
-        } else {
-            rows.put(&mut self.transaction, &stored, value)
+            return rows
+                .put(&mut self.transaction, &stored, &wrap_long(key, value))
+                .map_err(|e| self.inner.error(e));
         }
-        .map_err(|e| self.inner.error(e))
+        // keys that come in order fill their pages; one that does not is put in its place
+        if self.inner.is_filling && table == Table::Values {
+            match rows.put_with_flags(&mut self.transaction, PutFlags::APPEND, &stored, value) {
+                Err(heed::Error::Mdb(MdbError::KeyExist)) => {}
+                put => return put.map_err(|e| self.inner.error(e)),
+            }
+        }
+        rows.put(&mut self.transaction, &stored, value).map_err(|e| self.inner.error(e))
     }
 
     fn delete(&mut self, table: Table, key: &[u8]) -> Result<bool, Error> {
@@ -337,6 +413,65 @@ mod tests {
         let value =
             read(&db, |view| Ok::<_, Error>(view.get(Table::Values, b"a")?.map(<[u8]>::to_vec))).unwrap();
         assert_eq!(value.as_deref(), Some(&b"1"[..]));
+    }
+
+    fn values(db: &Db) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut rows = Vec::new();
+        read(db, |view| {
+            view.scan(Table::Values, b"", None, &mut |key, value| {
+                rows.push((key.to_vec(), value.to_vec()));
+                ControlFlow::Continue(())
+            })
+        })
+        .unwrap();
+        rows
+    }
+
+    #[test]
+    fn a_rebuilt_database_has_what_was_written_in_any_order_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(folder.path(), MAP).unwrap();
+        write(&db, |t| t.put(Table::Values, b"old", b"1")).unwrap();
+        let keys = ["b", "c", "a", "c"].map(|key| key.as_bytes().to_vec());
+        let long = [vec![b'b'; 600], vec![b'b'; 601]];
+        let all: Vec<_> = keys.iter().chain(&long).cloned().collect();
+        db.rebuild(|next, _| {
+            all.iter().try_for_each(|key| write(next, |t| t.put(Table::Values, key, &key[..1])))
+        })
+        .unwrap();
+        assert!(!folder.path().join(NEXT).exists());
+        let mut expected = all.clone();
+        expected.sort();
+        expected.dedup();
+        let mut found: Vec<_> = values(&Db::open(folder.path(), MAP).unwrap())
+            .into_iter()
+            .inspect(|(key, value)| assert_eq!(&key[..1], value))
+            .map(|(key, _)| key)
+            .collect();
+        found.sort();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_rebuild_that_fails_or_was_killed_leaves_the_old_database() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(folder.path(), MAP).unwrap();
+        write(&db, |t| t.put(Table::Values, b"old", b"1")).unwrap();
+        let other = db.clone();
+        assert!(db.rebuild(|_, _| Ok::<_, Error>(())).is_err(), "somebody else has it open");
+        let refused = other.rebuild(|next, _| {
+            write(next, |t| t.put(Table::Values, b"new", b"1"))?;
+            Err::<(), _>(Error::Database("enough".into()))
+        });
+        assert_eq!(refused.unwrap_err().to_string(), "database: enough");
+        assert!(!folder.path().join(NEXT).exists());
+        // what a killed one leaves
+        std::fs::create_dir(folder.path().join(NEXT)).unwrap();
+        std::fs::write(folder.path().join(NEXT).join(DATA_FILE), b"half a page").unwrap();
+        let db = Db::open(folder.path(), MAP).unwrap();
+        assert_eq!(values(&db), [(b"old".to_vec(), b"1".to_vec())]);
+        db.rebuild(|_, _| Ok::<_, Error>(())).unwrap();
+        assert_eq!(values(&Db::open(folder.path(), MAP).unwrap()), []);
     }
 
     #[test]

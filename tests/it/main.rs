@@ -22,6 +22,7 @@ mod net;
 mod node;
 mod node_interop;
 mod odd_members;
+mod offline;
 mod open_swarm;
 mod oracle;
 mod raw;

@@ -2,11 +2,13 @@
 
 use std::collections::HashSet;
 use std::io::Write;
+use std::path::Path;
 
 use cluster_compat::types::{Cid, PeerId, Pin};
 
 use super::super::Error;
 use super::core::{self, Event, State};
+use crate::state::{Sorted, Sorter};
 use crate::store::{Kv, KvWrite, Reads, blocks, kv};
 use crate::wire::{crdt_pb, key, pin_pb};
 
@@ -21,28 +23,50 @@ pub struct Overrides {
     pub allocations: Vec<PeerId>,
 }
 
-/// Replaces the whole pinset, in one transaction: where a pin cannot be read, the old one stays. The DAG starts
-/// anew, with nodes as large as batches may be. Says how many pins were read.
+/// Bytes of keys and values written in one transaction of an import. LMDB keeps what a transaction writes in memory,
+/// and each pin is written twice: in its node and in its row.
+const MAX_WRITE_BYTES: usize = 8 << 20;
+
+/// Replaces the whole pinset. All pins are read, and put in the order of their keys, before anything is written: where
+/// one cannot be read, the old pinset stays. It is written in several transactions, so that memory is bounded; where an
+/// end in between would matter, `kv` is a database that nobody uses yet ([`crate::store::Db::rebuild`]). Of pins of one
+/// CID the last counts. The DAG starts anew, with nodes as large as batches may be. Says how many pins were read.
 pub fn import<E: std::fmt::Display>(
     kv: &(impl Kv + ?Sized),
     pins: impl IntoIterator<Item = Result<Pin, E>>,
     overrides: &Overrides,
+    scratch: &Path,
 ) -> Result<u64, Error> {
-    kv::write(kv, |transaction| {
+    let mut sorter = Sorter::new(scratch);
+    let mut n_pins = 0;
+    for pin in pins {
+        let mut pin = pin.map_err(message)?;
+        overrides.apply(&mut pin);
+        sorter.push(key::of_cid(&pin.cid).as_bytes(), &pin_pb::encode(&pin)).map_err(message)?;
+        n_pins += 1;
+    }
+    let mut sorted = sorter.finish().map_err(message)?;
+    let mut state = kv::write(kv, |transaction| {
         core::clean(transaction)?;
-        let mut state = State::load(transaction.as_read()).map_err(message)?;
-        let mut n_pins = 0;
-        for pin in pins {
-            let mut pin = pin.map_err(message)?;
-            overrides.apply(&mut pin);
-            let (key, value) = (key::of_cid(&pin.cid), pin_pb::encode(&pin));
-            let event = Event::Queue { key: &key, value: Some(&value), is_journalled: false };
-            handle(&mut state, event, transaction)?;
-            n_pins += 1;
-        }
-        handle(&mut state, Event::Commit, transaction)?;
-        Ok(n_pins)
-    })
+        State::load(transaction.as_read()).map_err(message)
+    })?;
+    while !kv::write(kv, |transaction| write_some(&mut state, &mut sorted, transaction))? {}
+    Ok(n_pins)
+}
+
+/// Writes what fits into a transaction; says whether that was all.
+fn write_some(state: &mut State, sorted: &mut Sorted, transaction: &mut dyn KvWrite) -> Result<bool, Error> {
+    let mut n_bytes = 0;
+    while n_bytes < MAX_WRITE_BYTES {
+        let Some((key, value)) = sorted.next().map_err(message)? else {
+            handle(state, Event::Commit, transaction)?;
+            return Ok(true);
+        };
+        n_bytes += key.len() + value.len();
+        let key = std::str::from_utf8(key).map_err(message)?;
+        handle(state, Event::Queue { key, value: Some(value), is_journalled: false }, transaction)?;
+    }
+    Ok(false)
 }
 
 impl Overrides {
@@ -167,22 +191,25 @@ mod tests {
     #[test]
     fn an_import_replaces_the_pinset_in_nodes_of_a_megabyte() {
         let store = Arc::new(Mem::new());
-        assert_eq!(import(&*store, pins(20_000), &Overrides::default()).unwrap(), 20_000);
+        assert_eq!(
+            import(&*store, pins(20_000), &Overrides::default(), &std::env::temp_dir()).unwrap(),
+            20_000
+        );
         assert_eq!(listed(&store), 20_000);
         let info = info(&*store).unwrap();
         assert_eq!((info.heads.len(), info.is_dirty), (1, false));
         assert!((2..=4).contains(&info.max_height), "{}", info.max_height);
-        assert_eq!(import(&*store, pins(3), &Overrides::default()).unwrap(), 3);
+        assert_eq!(import(&*store, pins(3), &Overrides::default(), &std::env::temp_dir()).unwrap(), 3);
         assert_eq!(listed(&store), 3);
     }
 
     #[test]
     fn an_import_that_fails_leaves_the_old_pinset() {
         let store = Arc::new(Mem::new());
-        import(&*store, pins(5), &Overrides::default()).unwrap();
+        import(&*store, pins(5), &Overrides::default(), &std::env::temp_dir()).unwrap();
         let before = info(&*store).unwrap();
         let broken = pins(2).chain([Err(StateError::Import { number: 3, cause: "no pin".into() })]);
-        let refused = import(&*store, broken, &Overrides::default()).unwrap_err();
+        let refused = import(&*store, broken, &Overrides::default(), &std::env::temp_dir()).unwrap_err();
         assert_eq!(refused.to_string(), "no pin");
         assert_eq!((listed(&store), info(&*store).unwrap()), (5, before));
     }
@@ -193,7 +220,7 @@ mod tests {
         let peer = PeerId::random();
         let overrides =
             Overrides { replication_factor_min: 2, replication_factor_max: 0, allocations: vec![peer] };
-        import(&*store, pins(1), &overrides).unwrap();
+        import(&*store, pins(1), &overrides, &std::env::temp_dir()).unwrap();
         let pin = Pinset::new(Arc::new(SetReads(StoreOf(store)))).get(&cid(0)).unwrap().unwrap();
         assert_eq!(pin.options.replication_factor_min, 2);
         assert_eq!(pin.allocations, Some(vec![peer]));
@@ -202,7 +229,7 @@ mod tests {
     #[test]
     fn cleaning_and_marking_show_in_the_info() {
         let store = Mem::new();
-        import(&store, pins(1), &Overrides::default()).unwrap();
+        import(&store, pins(1), &Overrides::default(), &std::env::temp_dir()).unwrap();
         mark_dirty(&store, true).unwrap();
         assert!(info(&store).unwrap().is_dirty);
         mark_dirty(&store, false).unwrap();
