@@ -55,7 +55,8 @@ fn described(description: &str) -> String {
     if description.is_empty() { String::new() } else { format!("DESCRIPTION:\n   {description}\n\n") }
 }
 
-fn commands(commands: &[Command], with_help: bool) -> Vec<(String, String)> {
+/// Names and usages; `help` last.
+pub(super) fn commands(commands: &[Command], with_help: bool) -> Vec<(String, String)> {
     let listed = commands.iter().filter(|command| !command.hidden);
     let mut rows: Vec<_> =
         listed.map(|command| (command.name.to_owned(), command.usage.to_owned())).collect();
@@ -65,7 +66,8 @@ fn commands(commands: &[Command], with_help: bool) -> Vec<(String, String)> {
     rows
 }
 
-fn options<'a>(flags: impl Iterator<Item = &'a Flag>) -> Vec<(String, String)> {
+/// Names and usages of the flags that are not hidden.
+pub(super) fn options<'a>(flags: impl Iterator<Item = &'a Flag>) -> Vec<(String, String)> {
     flags.filter(|flag| !flag.hidden).map(option).collect()
 }
 
@@ -94,7 +96,7 @@ fn option(flag: &Flag) -> (String, String) {
 
 /// Two columns, indented by three, two spaces between. A line end inside a row ends the block: what follows is
 /// aligned on its own.
-fn aligned(rows: &[(String, String)]) -> String {
+pub(super) fn aligned(rows: &[(String, String)]) -> String {
     let mut text = String::new();
     let mut rest = rows;
     while !rest.is_empty() {

@@ -2,17 +2,19 @@
 //!
 //! ```text
 //!   arguments ─ table::App::parse ─┬─ Done: help, version, usage errors
-//!                                  └─ Run ─ service │ ctl ─ exit::finish ─ exit code
+//!                                  └─ Run ─ service │ ctl │ follow ─ exit::finish ─ exit code
 //! ```
 //!
 //! - [`table`] describes programs, commands and flags once, for parsing, help and tests; `help` prints the pages.
 //! - [`exit`] has the last words: `error <doing>: <cause>` and the exit codes scripts depend on.
-//! - [`service`] is `ipfs-cluster-service`, [`ctl`] is `ipfs-cluster-ctl`.
+//! - [`service`] is `ipfs-cluster-service`, [`ctl`] is `ipfs-cluster-ctl`, [`follow`] is `ipfs-cluster-follow`.
 //!
 //! Nothing here decides how a cluster works; a command reads, calls, prints.
 
 pub mod ctl;
 pub mod exit;
+mod folder;
+pub mod follow;
 mod help;
 pub mod service;
 pub mod table;

@@ -16,10 +16,10 @@ pub use super::values::Values;
 /// A program.
 #[derive(Debug, Clone, Default)]
 pub struct App {
-    /// Its name.
-    pub name: &'static str,
+    /// Its name; that of a program within another has two words.
+    pub name: String,
     /// One line about it.
-    pub usage: &'static str,
+    pub usage: String,
     /// What `--version` prints after the name.
     pub version: String,
     /// Paragraphs for the help page; a line end first and last.
@@ -164,7 +164,7 @@ pub struct Run {
 }
 
 /// How parsing of one level's flags ended.
-enum Stop {
+pub(super) enum Stop {
     /// `--help` or `-h`.
     Help,
     /// A mistake: `flag provided but not defined: -x`.
@@ -175,7 +175,7 @@ enum Stop {
 
 /// Parses flags out of `args` into `values`. With `anywhere`, flags after arguments count too; otherwise the first
 /// argument ends them. Gives what is left.
-fn parse_flags(
+pub(super) fn parse_flags(
     flags: &[Flag],
     values: &mut Values,
     args: Vec<OsString>,
@@ -233,7 +233,12 @@ fn parse_flags(
     Ok(rest)
 }
 
-fn apply_env(flags: &[Flag], values: &mut Values, env: &dyn Fn(&str) -> Option<String>) -> Result<(), Stop> {
+/// Puts the variables of `flags` over their defaults.
+pub(super) fn apply_env(
+    flags: &[Flag],
+    values: &mut Values,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<(), Stop> {
     for flag in flags {
         if let Some(text) = flag.env.and_then(env) {
             values.set(flag, flag.name(), &text).map_err(Stop::Usage)?;
@@ -347,17 +352,19 @@ impl App {
     fn page(&self, page: &Page<'_>) -> String {
         match page {
             Page::App => help::app(self),
-            Page::Group(path) => help::group(self.name, path),
-            Page::Leaf(path) => help::leaf(self.name, path),
+            Page::Group(path) => help::group(&self.name, path),
+            Page::Leaf(path) => help::leaf(&self.name, path),
         }
     }
 }
 
-fn printed(stdout: String) -> Done {
+/// The end of a line that asked for nothing but this text.
+pub(super) fn printed(stdout: String) -> Done {
     Done { stdout, ..Done::default() }
 }
 
-fn no_topic(word: &str) -> Done {
+/// The end of a line that asked for help on something unknown.
+pub(super) fn no_topic(word: &str) -> Done {
     Done { stderr: format!("No help topic for '{word}'\n"), code: 3, ..Done::default() }
 }
 
@@ -367,8 +374,8 @@ mod tests {
 
     fn app() -> App {
         App {
-            name: "prog",
-            usage: "does things",
+            name: "prog".to_owned(),
+            usage: "does things".to_owned(),
             version: "1.1.6".to_owned(),
             flags: vec![Flag::string("host, l", "where", "here").env("HOST"), Flag::bool("debug, d", "talk")],
             commands: vec![

@@ -92,6 +92,8 @@ pub struct ClusterArgs {
     pub daemon_seen: DaemonSeen,
     /// Calls of other peers, as they open their streams.
     pub calls: mpsc::Receiver<(PeerId, net::Stream)>,
+    /// What nobody else may call, trusted or not, beside what is never offered.
+    pub closed: &'static [rpc::Call],
     /// Owner of the periodic jobs.
     pub tasks: Tasks,
 }
@@ -138,6 +140,7 @@ struct Inner {
     ready: watch::Sender<bool>,
     /// Counts the rounds of informers that published: an add waits for the first.
     first_metrics: watch::Sender<u64>,
+    closed: &'static [rpc::Call],
     tasks: Tasks,
 }
 
@@ -161,6 +164,7 @@ impl Cluster {
             alerts: Mutex::default(),
             ready,
             first_metrics: watch::channel(0).0,
+            closed: args.closed,
             tasks: args.tasks,
         });
         let cluster = Self { inner };

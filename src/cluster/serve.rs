@@ -25,6 +25,10 @@ impl Handler for Cluster {
         self.inner.consensus.is_trusted(peer)
     }
 
+    fn is_closed(&self, call: Call) -> bool {
+        self.inner.closed.contains(&call)
+    }
+
     async fn call(&self, call: Call, argument: Bytes) -> Outcome {
         let inner = &self.inner;
         match call {

@@ -144,6 +144,7 @@ pub(super) async fn build(mut args: RunArgs) -> Result<Running, Error> {
         informers,
         daemon_seen,
         calls,
+        closed: if args.follows { &[rpc::Call::RepoGcLocal] } else { &[] },
         tasks: jobs.clone(),
     });
 

@@ -100,6 +100,7 @@ impl Demo {
             leave: false,
             no_trust: false,
             start_empty: false,
+            follows: false,
             embedded: true,
         })
         .await?;

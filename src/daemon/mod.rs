@@ -75,6 +75,17 @@ pub struct RunArgs {
     pub start_empty: bool,
     /// Run an IPFS node in this process, with defaults where the configuration has no section for it.
     pub embedded: bool,
+    /// Follow a cluster of others: nobody else may have this peer's daemon collect its garbage. (Go: `runCmd`)
+    pub follows: bool,
+}
+
+/// When a signal stopped the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Before it was built.
+    BeforeStart,
+    /// While it ran: in order.
+    Stopped,
 }
 
 /// Raises the limit on open files as far as it goes, as Go's programs do, and leaves each listener a quarter of it: a
@@ -124,22 +135,27 @@ pub async fn run_node(args: NodeArgs, announce: impl FnOnce(&Node)) -> Result<()
 }
 
 /// Runs a peer until a signal stops it.
-pub async fn run(args: RunArgs) -> Result<(), Error> {
+pub async fn run(args: RunArgs) -> Result<Ended, Error> {
+    let signals = signals::Signals::listen().map_err(Error::step("listening for signals"))?;
+    run_until(args, signals).await
+}
+
+/// Runs a peer until one of these signals stops it.
+pub async fn run_until(args: RunArgs, mut signals: signals::Signals) -> Result<Ended, Error> {
     allow_open_files();
-    let mut signals = signals::Signals::listen().map_err(Error::step("listening for signals"))?;
     let running = tokio::select! {
         biased;
-        () = signals.first() => return Ok(()),
+        () = signals.first() => return Ok(Ended::BeforeStart),
         running = build::build(args) => running?,
     };
     let outcome = tokio::select! {
         biased;
-        () = signals.first() => Ok(()),
+        () = signals.first() => Ok(Ended::Stopped),
         name = running.panicked() => {
             error!(target: "service", "{name} panicked: stopping the peer");
             Err(Error::Panicked(name))
         }
-        () = running.announce_and_wait() => Ok(()),
+        () = running.announce_and_wait() => Ok(Ended::Stopped),
     };
     tokio::select! {
         () = running.stop() => outcome,

@@ -344,12 +344,18 @@ fn identity(folder: &Path) -> Result<Keypair, Error> {
     Ok(identity.keypair)
 }
 
+/// The address of the RPC's socket in a configuration folder; `None` where the folder's name is no UTF-8.
+pub fn socket_address(folder: &Path) -> Option<Multiaddr> {
+    let path = folder.join(SOCKET);
+    // a multiaddress begins its path with a slash of its own
+    path.to_str().map(|text| Multiaddr::from(Protocol::Unix(text.trim_start_matches('/').into())))
+}
+
 /// Binds the socket. Nobody else runs in this folder, so one that is left belongs to nobody.
 async fn bind_socket(folder: &Path) -> Result<(Multiaddr, Listener), Error> {
     let path = folder.join(SOCKET);
-    let text = path.to_str().ok_or_else(|| Error::Start(format!("{} is not UTF-8", path.display())))?;
-    // a multiaddress begins its path with a slash of its own
-    let addr = Multiaddr::from(Protocol::Unix(text.trim_start_matches('/').into()));
+    let addr =
+        socket_address(folder).ok_or_else(|| Error::Start(format!("{} is not UTF-8", path.display())))?;
     match std::fs::remove_file(&path) {
         Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
             return Err(Error::Start(format!("removing {}: {cause}", path.display())));

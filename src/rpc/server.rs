@@ -76,6 +76,8 @@ pub type Arguments = BoxStream<'static, Result<Bytes, Failure>>;
 pub trait Handler: Send + Sync + 'static {
     /// Whether a peer may call what is for trusted peers.
     fn is_trusted(&self, peer: &PeerId) -> bool;
+    /// Whether nobody may call it here.
+    fn is_closed(&self, call: Call) -> bool;
     /// A unary method. Dropped when the caller has gone.
     async fn call(&self, call: Call, argument: Bytes) -> Outcome;
     /// A streaming method.
@@ -217,7 +219,12 @@ where
             outgoing.service_error(service, text);
             return outgoing.finish().await;
         }
-        Known::Method(method) if method.policy == Policy::Open || handler.is_trusted(&peer) => method,
+        Known::Method(method)
+            if !handler.is_closed(method.call)
+                && (method.policy == Policy::Open || handler.is_trusted(&peer)) =>
+        {
+            method
+        }
         Known::Method(_) | Known::Closed => {
             let error =
                 format!("client does not have permissions to call {}.{}", service.service, service.method);

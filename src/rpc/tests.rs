@@ -51,6 +51,10 @@ impl Drop for Told {
 
 #[async_trait]
 impl Handler for Fake {
+    fn is_closed(&self, call: Call) -> bool {
+        call == Call::RepoGcLocal
+    }
+
     fn is_trusted(&self, _: &PeerId) -> bool {
         !self.trusts_none
     }
@@ -215,6 +219,14 @@ async fn peers_that_are_not_trusted_may_call_what_is_open() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn nobody_may_call_what_is_closed() {
+    let reply = client::unary(serve(Arc::new(Fake::default())), Call::RepoGcLocal.method(), &[0x80]).await;
+    let error = reply.unwrap_err();
+    assert!(error.is_refusal(), "{error}");
+    assert_eq!(error.to_string(), "client does not have permissions to call Cluster.RepoGCLocal");
 }
 
 #[tokio::test]

@@ -106,6 +106,12 @@ impl Rpc {
         Self { client: reqwest::Client::new(), api: format!("http://127.0.0.1:{port}/api/v0") }
     }
 
+    /// Its multiaddress.
+    pub(crate) fn addr(&self) -> String {
+        let port = self.api.split([':', '/']).nth(4).unwrap_or_default();
+        format!("/ip4/127.0.0.1/tcp/{port}")
+    }
+
     /// One call; its whole answer.
     pub(crate) async fn ask(&self, endpoint: &str, args: &[(&str, &str)]) -> Result<Vec<u8>, String> {
         let request = self.client.post(self.url(endpoint, args));

@@ -10,6 +10,7 @@ mod bitswap;
 mod crowd;
 mod daily;
 mod faces;
+mod follow;
 mod frames;
 mod interop;
 mod interop_go;

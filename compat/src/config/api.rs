@@ -7,8 +7,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use libp2p_identity::Keypair;
 
+use super::Error;
 use super::identity::{decode_base64, decode_key};
-use super::section::{Component, addr_texts, default_addr, parse_addrs, require, set_duration, table};
+use super::section::{
+    self, Component, Env, addr_texts, default_addr, parse_addrs, require, set_duration, table,
+};
 use super::value::{Map, Texts};
 use crate::go::time::Duration;
 use crate::http::tls;
@@ -104,6 +107,12 @@ impl HttpApi {
             cors_allow_credentials: true,
             cors_max_age: Duration::ZERO,
         }
+    }
+
+    /// These values with the variables over them.
+    pub fn with_env(mut self, env: &Env, folder: &Path) -> Result<Self, Error> {
+        section::apply_env(&mut self, env, folder).map_err(Error::Value)?;
+        Ok(self)
     }
 
     /// The file of the access log, if there is one.

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::section::{Component, default_addr, parse_addr, require, set_duration, table};
+use super::Error;
+use super::section::{self, Component, Env, default_addr, parse_addr, require, set_duration, table};
 use crate::go::time::Duration;
 use crate::types::Multiaddr;
 
@@ -39,6 +40,15 @@ impl Default for IpfsHttp {
             informer_trigger_interval: 0,
             unpin_disable: false,
         }
+    }
+}
+
+impl IpfsHttp {
+    /// The defaults with the variables over them: for who has no file.
+    pub fn from_env(env: &Env) -> Result<Self, Error> {
+        let mut connector = Self::default();
+        section::apply_env(&mut connector, env, Path::new("")).map_err(Error::Value)?;
+        Ok(connector)
     }
 }
 

@@ -31,8 +31,8 @@ const METADATA: &str = "Pin metadata: key=value. Can be added multiple times";
 /// The program.
 pub(super) fn app() -> App {
     App {
-        name: "ipfs-cluster-ctl",
-        usage: "CLI for IPFS Cluster",
+        name: "ipfs-cluster-ctl".to_owned(),
+        usage: "CLI for IPFS Cluster".to_owned(),
         version: VERSION.into(),
         description: ABOUT,
         flags: globals(),

@@ -196,8 +196,8 @@ fn commands() -> String {
     }
     let app = app::app();
     let mut out = String::new();
-    walk(app.name, &app.commands, &mut out);
-    out.push_str(app.name);
+    walk(&app.name, &app.commands, &mut out);
+    out.push_str(&app.name);
     out.push_str(" help\n");
     out
 }

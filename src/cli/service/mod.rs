@@ -12,12 +12,13 @@ mod state;
 mod words;
 
 use std::ffi::OsString;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use cluster_compat::config::{Config, Env, Identity};
 
 use super::exit::{self, Failure, failed};
+use super::folder;
 use super::table::{App, Command, Flag, Parsed, Run, Values};
 use crate::daemon::lock::Lock;
 use crate::observe::log::{LogArgs, Program};
@@ -89,7 +90,7 @@ fn released(lock: Lock, result: Result<(), Failure>) -> Result<(), Failure> {
 /// The program.
 pub fn main() -> ExitCode {
     let env = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-    let app = app(&home());
+    let app = app(&folder::home(".ipfs-cluster"));
     match app.parse(std::env::args_os().skip(1).collect::<Vec<OsString>>(), &env) {
         Parsed::Done(done) => exit::done(&done),
         Parsed::Run(run) => exit::finish(start(&run, &env)),
@@ -111,7 +112,7 @@ fn start(run: &Run, env: &dyn Fn(&str) -> Option<String>) -> Result<(), Failure>
         return Ok(());
     }
     let folder =
-        absolute(run.globals.string("config")).map_err(failed("finding the configuration folder"))?;
+        folder::absolute(run.globals.string("config")).map_err(failed("finding the configuration folder"))?;
     let context = Context { folder, env: Env::process() };
     let runtime = tokio::runtime::Runtime::new().map_err(failed("starting the runtime"))?;
     runtime.block_on(dispatch(&context, run))
@@ -140,33 +141,11 @@ fn version(flags: &Values) -> String {
     }
 }
 
-/// The folder where there is no flag and no variable.
-fn home() -> PathBuf {
-    let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
-    home.or_else(std::env::home_dir).unwrap_or_default().join(".ipfs-cluster")
-}
-
-/// `text` as an absolute path without `.` and `..`; the working directory if it is empty.
-fn absolute(text: &str) -> std::io::Result<PathBuf> {
-    let path = std::env::current_dir()?.join(text);
-    let mut clean = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir => {
-                clean.pop();
-            }
-            part => clean.push(part),
-        }
-    }
-    Ok(clean)
-}
-
 /// The commands and flags.
 fn app(folder: &Path) -> App {
     App {
-        name: NAME,
-        usage: "IPFS Cluster peer",
+        name: NAME.to_owned(),
+        usage: "IPFS Cluster peer".to_owned(),
         version: VERSION.to_owned(),
         description: words::APP,
         flags: vec![
@@ -335,14 +314,6 @@ fn crdt_commands() -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn folders_become_absolute_without_dots() {
-        let here = std::env::current_dir().unwrap();
-        assert_eq!(absolute("").unwrap(), here);
-        assert_eq!(absolute("a/./b/../c").unwrap(), here.join("a/c"));
-        assert_eq!(absolute("/x/../../y/").unwrap(), Path::new("/y"));
-    }
 
     #[test]
     fn the_version_is_the_references_and_ours_on_request() {

@@ -29,8 +29,9 @@ pub(super) async fn run(context: &Context, run: &Run) -> Result<(), Failure> {
             no_trust: run.flags.bool("no-trust"),
             start_empty: run.flags.bool("start-empty"),
             embedded: run.flags.bool("embedded"),
+            follows: false,
         };
-        daemon::run(args).await.map_err(|cause| Failure { line: cause.to_string(), code: 1 })
+        daemon::run(args).await.map(drop).map_err(|cause| Failure { line: cause.to_string(), code: 1 })
     };
     let result = result.await;
     released(lock, result)
