@@ -15,6 +15,7 @@ use tracing::error;
 
 use super::Cluster;
 use crate::adder::{Batch, Error};
+use crate::observe::metrics;
 use crate::rpc::{self, Call};
 use crate::wire;
 
@@ -112,14 +113,14 @@ impl Cluster {
             }
         };
         let is_success = |(peer, is_good): (PeerId, bool)| is_good && took_all.contains(&peer);
-        let mut has_success = ended.into_iter().any(is_success);
+        let mut n_good = ended.into_iter().filter(|end| is_success(*end)).count();
         loop {
-            let next = match has_success {
+            let next = match n_good > 0 {
                 true => tokio::time::timeout(TAKE_TIMEOUT, ends.next()).await,
                 false => Ok(ends.next().await),
             };
             match next {
-                Ok(Some(end)) => has_success |= is_success(end),
+                Ok(Some(end)) => n_good += usize::from(is_success(end)),
                 Ok(None) => break,
                 Err(_) => {
                     error!(target: "adder", "{} destinations of blocks do not end and are given up", ends.len());
@@ -127,7 +128,11 @@ impl Cluster {
                 }
             }
         }
-        if has_success { Ok(()) } else { Err(Error::AllDestinationsFailed) }
+        if n_good == 0 {
+            return Err(Error::AllDestinationsFailed);
+        }
+        metrics::ADD_FAILED_DESTINATIONS.add((destinations.len() - n_good) as u64);
+        Ok(())
     }
 
     async fn send_to_own(&self, blocks: mpsc::Receiver<Batch>) -> bool {

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cluster_compat::api::ClusterApi;
-use cluster_compat::config::{HttpApi, Section, peerstore};
+use cluster_compat::config::{Config, HttpApi, Section, peerstore};
+use cluster_compat::http::conn::Layer;
 use cluster_compat::http::listen::Listener;
 use cluster_compat::pinsvc::PinSvc;
 use cluster_compat::proxy::Proxy;
@@ -14,7 +15,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::tunnel::Tunnel;
-use super::{Error, RunArgs, data, notify, unserved, vitals};
+use super::{Error, RunArgs, data, metrics, notify, unserved, vitals};
 use crate::cluster::{Cluster, ClusterArgs, DaemonSeen};
 use crate::consensus::Consensus;
 use crate::consensus::crdt::{Crdt, CrdtArgs};
@@ -23,6 +24,7 @@ use crate::ipfs;
 use crate::monitor::{Monitor, MonitorArgs};
 use crate::net::{Network, NetworkArgs};
 use crate::node::Node;
+use crate::observe::{self, trace};
 use crate::rpc;
 use crate::store::{Db, Table};
 use crate::task::Tasks;
@@ -48,6 +50,7 @@ pub(super) struct Running {
     pub(super) monitor_tasks: Tasks,
     pub(super) tracker_tasks: Tasks,
     pub(super) network_tasks: Tasks,
+    pub(super) trace_tasks: Tasks,
     pub(super) node: Option<Node>,
 }
 
@@ -55,6 +58,11 @@ pub(super) struct Running {
 /// to be served whole.
 pub(super) async fn build(mut args: RunArgs) -> Result<Running, Error> {
     unserved::check(&args.config).map_err(Error::Unserved)?;
+    let metrics_addr =
+        args.config.metrics.enable_stats.then(|| vec![args.config.metrics.prometheus_endpoint.clone()]);
+    let metrics_listeners = bind(metrics_addr.as_ref(), "setting up Metrics").await?;
+    let trace_tasks = Tasks::new();
+    let layer = start_tracing(&args.config, &trace_tasks).map_err(Error::step("setting up Tracing"))?;
     let node = super::node::start(&mut args).await?;
     let RunArgs { config, identity, folder, .. } = &args;
 
@@ -123,6 +131,12 @@ pub(super) async fn build(mut args: RunArgs) -> Result<Running, Error> {
         tasks: tracker_tasks.clone(),
     });
 
+    let sources = metrics::Sources {
+        db: db.clone(),
+        network: network.clone(),
+        tracker: tracker.clone(),
+        is_traced: config.tracing.enable_tracing,
+    };
     let queue = tracker.clone();
     let queue_size: QueueSize = Arc::new(move || queue.pin_queue_size());
     let informers = Informer::configured(config, &ipfs, &queue_size);
@@ -152,7 +166,7 @@ pub(super) async fn build(mut args: RunArgs) -> Result<Running, Error> {
     let api: Arc<dyn ClusterApi> = Arc::new(cluster.clone());
     if config.restapi.present {
         let rest = Rest::new(&config.restapi, folder, Arc::clone(&api));
-        let rest = rest.map_err(Error::step("creating REST API component"))?;
+        let rest = rest.map_err(Error::step("creating REST API component"))?.layered(layer);
         if let Some(tunnel) = rest_tunnel {
             apis.spawn("rest api over libp2p", tunnel.serve(rest.face().clone(), apis.token()));
         }
@@ -160,7 +174,7 @@ pub(super) async fn build(mut args: RunArgs) -> Result<Running, Error> {
     }
     if config.pinsvcapi.present {
         let pinsvc = PinSvc::new(&config.pinsvcapi, folder, Arc::clone(&api));
-        let pinsvc = pinsvc.map_err(Error::step("creating Pinning Service API component"))?;
+        let pinsvc = pinsvc.map_err(Error::step("creating Pinning Service API component"))?.layered(layer);
         if let Some(tunnel) = pinsvc_tunnel {
             apis.spawn("pinning service api over libp2p", tunnel.serve(pinsvc.face().clone(), apis.token()));
         }
@@ -168,8 +182,11 @@ pub(super) async fn build(mut args: RunArgs) -> Result<Running, Error> {
     }
     if config.ipfsproxy.present {
         let proxy = Proxy::new(&config.ipfsproxy, folder, api);
-        let proxy = proxy.map_err(Error::step("creating IPFS Proxy component"))?;
+        let proxy = proxy.map_err(Error::step("creating IPFS Proxy component"))?.layered(layer);
         apis.spawn("ipfs proxy", proxy.serve(proxy_listeners, apis.token()));
+    }
+    for listener in metrics_listeners {
+        apis.spawn("metrics", metrics::serve(listener, sources.clone(), apis.token()));
     }
     vitals::start(&network, &jobs);
     cluster.join_in_background(args.bootstrap.clone());
@@ -186,6 +203,7 @@ pub(super) async fn build(mut args: RunArgs) -> Result<Running, Error> {
         monitor_tasks,
         tracker_tasks,
         network_tasks,
+        trace_tasks,
         node,
     })
 }
@@ -200,6 +218,7 @@ impl Running {
             &self.monitor_tasks,
             &self.tracker_tasks,
             &self.network_tasks,
+            &self.trace_tasks,
         ];
         let node = async {
             match &self.node {
@@ -221,6 +240,21 @@ impl Running {
         }
         std::future::pending().await
     }
+}
+
+/// Traces from now on, where that is wanted; what the HTTP faces stand behind for it.
+fn start_tracing(config: &Config, tasks: &Tasks) -> Result<Layer, trace::Error> {
+    if !config.tracing.enable_tracing {
+        return Ok(|handler| handler);
+    }
+    trace::start(&trace::TraceArgs {
+        jaeger_agent_endpoint: &config.tracing.jaeger_agent_endpoint,
+        sampling_prob: config.tracing.sampling_prob,
+        service: format!("{}-{}", config.tracing.service_name, config.cluster.peername),
+        env: &|name| std::env::var(name).ok(),
+        tasks,
+    })?;
+    Ok(observe::http::layer)
 }
 
 /// Opens the peer's database; refuses to begin an empty one beside the data of an original peer that nobody else has.

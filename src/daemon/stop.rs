@@ -44,6 +44,9 @@ impl Running {
                 error!(target: "cluster", "cleaning consensus: {cause}");
             }
         }
+        // what is left of the traces of all that
+        self.trace_tasks.stop();
+        self.trace_tasks.join(GRACE).await;
         // the daemon of all of the above
         if let Some(node) = self.node {
             node.stop().await;

@@ -4,11 +4,7 @@ use cluster_compat::config::Config;
 
 /// The first key that asks for something this version does not have.
 pub(super) fn check(config: &Config) -> Result<(), String> {
-    let asks = [
-        ("consensus.raft", config.raft.present, "raft consensus"),
-        ("observations.metrics.enable_stats", config.metrics.enable_stats, "the metrics endpoint"),
-        ("observations.tracing.enable_tracing", config.tracing.enable_tracing, "tracing"),
-    ];
+    let asks = [("consensus.raft", config.raft.present, "raft consensus")];
     match asks.into_iter().find(|(_, is_asked, _)| *is_asked) {
         Some((key, _, what)) => Err(format!("{key} is set, but {what} is not supported yet by this version")),
         None => Ok(()),
@@ -34,15 +30,7 @@ mod tests {
     #[test]
     fn the_default_configuration_is_served_and_what_is_not_is_refused_by_its_key() {
         check(&config()).unwrap();
-        let keys = [
-            refused(|config| config.raft.present = true),
-            refused(|config| config.metrics.enable_stats = true),
-            refused(|config| config.tracing.enable_tracing = true),
-        ];
-        let words =
-            ["consensus.raft", "observations.metrics.enable_stats", "observations.tracing.enable_tracing"];
-        for (refusal, key) in keys.iter().zip(words) {
-            assert!(refusal.starts_with(&format!("{key} is set, but ")), "{refusal}");
-        }
+        let refusal = refused(|config| config.raft.present = true);
+        assert!(refusal.starts_with("consensus.raft is set, but "), "{refusal}");
     }
 }

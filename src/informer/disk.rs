@@ -6,6 +6,7 @@ use cluster_compat::types::{IpfsRepoStat, Metric};
 use tracing::{error, warn};
 
 use crate::ipfs;
+use crate::observe::metrics;
 
 /// Tells the free or the used bytes of the daemon's repository.
 #[derive(Debug)]
@@ -33,6 +34,9 @@ impl Disk {
                 Metric { name: self.kind.name().into(), ..Metric::default() }
             }
         };
+        if metric.valid {
+            metrics::INFORMER_DISK.set(metric.weight);
+        }
         metric.set_ttl(Time::now(), self.metric_ttl);
         metric
     }

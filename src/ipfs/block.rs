@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use tracing::{debug, error, warn};
 use super::json::{self, Documents, Text};
 use super::request::Limit;
 use super::{Client, Error};
+use crate::observe::metrics;
 
 /// Random bytes of a multipart boundary. (Go: `mime/multipart`, `randomBoundary`)
 const BOUNDARY_BYTES: usize = 30;
@@ -55,6 +57,7 @@ impl Client {
             content: None,
             boundary: boundary.clone(),
             n_parts: 0,
+            n_bytes: Arc::default(),
             sent: Arc::clone(&sent),
         };
         upload.begin(batch);
@@ -62,13 +65,18 @@ impl Client {
         let content_type = HeaderValue::try_from(format!("multipart/form-data; boundary={boundary}"))
             .map_err(|_| Error::Argument(format!("{boundary} is not a boundary")))?;
         let silence = self.inner.options.ipfs_request_timeout;
-        tokio::select! {
+        metrics::BLOCKS_PUT.inc();
+        let result = tokio::select! {
             biased;
             result = self.put(&path, content_type, body, &sent) => result,
             () = stalled(&sent, silence) => Err(Error::Reply(format!(
                 "block/put: the daemon took nothing for {} seconds", silence.as_secs_f64()
             ))),
+        };
+        if result.is_err() {
+            metrics::BLOCKS_PUT_ERRORS.inc();
         }
+        result
     }
 
     async fn put(
@@ -239,7 +247,19 @@ pub(super) struct Upload {
     content: Option<Bytes>,
     boundary: String,
     n_parts: u64,
+    /// Bytes of blocks sent so far.
+    n_bytes: Arc<AtomicU64>,
     sent: Arc<Mutex<Sent>>,
+}
+
+impl Outgoing {
+    /// Counts what is sent of it; nothing of an empty one.
+    pub(super) fn n_sent(&self) -> Option<Arc<AtomicU64>> {
+        match self {
+            Self::Empty => None,
+            Self::Blocks(upload) => Some(Arc::clone(&upload.n_bytes)),
+        }
+    }
 }
 
 impl Upload {
@@ -268,6 +288,10 @@ impl Upload {
             && let Some(block) = self.batch.next()
         {
             self.write_head(&block.cid);
+            let n_bytes = block.data.len() as u64;
+            self.n_bytes.fetch_add(n_bytes, Ordering::Relaxed);
+            metrics::BLOCKS_ADDED.inc();
+            metrics::BLOCKS_ADDED_SIZE.add(n_bytes);
             if block.data.len() <= COPIED_BYTES {
                 self.buffer.extend_from_slice(&block.data);
             } else {

@@ -12,6 +12,7 @@ use super::block::Outgoing;
 use super::json::{self, Documents, Text};
 use super::request::{Limit, Reply};
 use super::{Cause, Client, Error, Inner, IpfsPinStatus};
+use crate::observe::metrics;
 
 /// End of the message for a CID that is not pinned, the only such text that is recognised.
 const NOT_PINNED: &str = "not pinned";
@@ -94,6 +95,7 @@ impl Client {
             documents: Documents::default(),
             ready: VecDeque::new(),
             is_over: false,
+            n_listed: 0,
         });
         stream::unfold(listing, |mut listing| async move {
             let item = listing.next().await?;
@@ -118,6 +120,8 @@ struct Listing {
     /// The lines of the last piece.
     ready: VecDeque<Result<(Cid, IpfsPinStatus), Error>>,
     is_over: bool,
+    /// Pins so far.
+    n_listed: i64,
 }
 
 impl Listing {
@@ -140,6 +144,7 @@ impl Listing {
         let Some(reply) = self.reply.as_mut() else {
             let Some((kind, rest)) = self.types.split_first() else {
                 self.is_over = true;
+                metrics::IPFS_PINS.set(self.n_listed);
                 return Ok(());
             };
             self.types = rest;
@@ -162,9 +167,10 @@ impl Listing {
             self.reply = None;
             return Ok(());
         };
-        let ready = &mut self.ready;
+        let (ready, n_listed) = (&mut self.ready, &mut self.n_listed);
         let read = self.documents.feed(&piece, |lines| {
             while let Some(line) = lines.next::<LsLine<'_>>()? {
+                *n_listed += 1;
                 if !line.message.0.is_empty() {
                     ready.push_back(Err(reply.failure(line.message.0.into_owned())));
                     return Ok(());

@@ -17,6 +17,7 @@
 //! - Whatever the daemon sends is bounded: heads, error texts, documents of a stream, whole replies.
 //! - A failure after the first byte of output, in the trailer or as an error line, is a failure of the call.
 
+mod asked;
 mod block;
 mod config;
 mod dial;

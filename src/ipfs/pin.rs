@@ -12,6 +12,7 @@ use super::block::Outgoing;
 use super::json::{self, Documents, Text};
 use super::request::Limit;
 use super::{Cause, Client, Error};
+use crate::observe::metrics;
 
 /// Origins the daemon is told to connect to before it pins.
 const MAX_ORIGINS: usize = 10;
@@ -71,7 +72,9 @@ impl Client {
                 }
             }
         }
-        self.pin_add(&pin.cid, pin.max_depth).await?;
+        metrics::PIN_ADD.inc();
+        self.pin_add(&pin.cid, pin.max_depth).await.inspect_err(|_| metrics::PIN_ADD_ERRORS.inc())?;
+        metrics::IPFS_PINS.add(1);
         info!(target: "ipfshttp", "IPFS Pin request succeeded: {}", pin.cid);
         Ok(())
     }
@@ -79,6 +82,7 @@ impl Client {
     async fn pin_update(&self, from: &Cid, to: &Cid) -> Result<(), Error> {
         let path = format!("pin/update?arg={from}&arg={to}&unpin=false");
         self.inner.daemon.call(&path, Limit::NONE).await?;
+        metrics::IPFS_PINS.add(1);
         info!(target: "ipfshttp", "IPFS Pin Update request succeeded. {from} -> {to} (unpin=false)");
         Ok(())
     }
@@ -130,6 +134,7 @@ impl Client {
         let limit = Limit::after(options.unpin_timeout);
         match self.inner.daemon.call(&format!("pin/rm?arg={cid}"), limit).await {
             Ok(_) => {
+                metrics::IPFS_PINS.add(-1);
                 info!(target: "ipfshttp", "IPFS Unpin request succeeded: {cid}");
                 Ok(())
             }

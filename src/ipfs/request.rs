@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 use tracing::{debug, error};
 
+use super::asked::Asked;
 use super::block::Outgoing;
 use super::dial::Address;
 use super::inflate::Inflate;
@@ -22,6 +23,7 @@ use super::link::{Failure, Link, Pool};
 use super::throttle::{PAUSE, Throttle};
 use super::via::Via;
 use super::{Cause, Error};
+use crate::observe::http::TRACEPARENT;
 
 /// Redirects that are followed (Go: `net/http`, `defaultCheckRedirect`).
 const MAX_REDIRECTS: usize = 10;
@@ -101,6 +103,13 @@ impl Drop for InFlight<'_> {
     }
 }
 
+/// Header lines that not all requests have.
+#[derive(Clone)]
+struct Extra {
+    content_type: Option<HeaderValue>,
+    traceparent: Option<HeaderValue>,
+}
+
 /// Where a request goes; a redirect changes it.
 struct Target {
     method: Method,
@@ -153,16 +162,30 @@ impl Daemon {
             limit.hold(self.throttle.pass()).await?.map_err(|cause| self.unreachable(path, &*cause))?;
         }
         let mut in_flight = InFlight { throttle: &self.throttle, answered: false };
-        let exchange = self.exchange(path, content_type, body, &mut in_flight);
+        let mut asked = Asked::begin(path, body.n_sent());
+        let traceparent = asked.as_ref().and_then(|asked| asked.traceparent());
+        let exchange = self.exchange(path, Extra { content_type, traceparent }, body, &mut in_flight);
         let mut reply = match limit.hold(exchange).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(failure)) => {
+                if let Some(asked) = &mut asked {
+                    asked.failed(&failure);
+                }
                 error!(target: "ipfshttp", "error posting to IPFS: {failure}");
                 return Err(failure);
             }
-            Err(cause) => return Err(self.unreachable(path, cause)),
+            Err(cause) => {
+                if let Some(asked) = &mut asked {
+                    asked.failed(cause);
+                }
+                return Err(self.unreachable(path, cause));
+            }
         };
         drop(in_flight);
+        if let Some(asked) = &mut asked {
+            asked.answered(reply.status);
+        }
+        reply.asked = asked;
         reply.limit = limit;
         match reply.status {
             200 => Ok(reply),
@@ -181,7 +204,7 @@ impl Daemon {
     async fn exchange(
         self: &Arc<Self>,
         path: &str,
-        content_type: Option<HeaderValue>,
+        extra: Extra,
         mut body: Outgoing,
         in_flight: &mut InFlight<'_>,
     ) -> Result<Reply, Error> {
@@ -191,7 +214,7 @@ impl Daemon {
         let mut target = Target { method: Method::POST, elsewhere: None, uri };
         for _ in 0..=MAX_REDIRECTS {
             let is_streamed = !matches!(body, Outgoing::Empty);
-            let request = self.request(&target, content_type.clone(), std::mem::take(&mut body));
+            let request = self.request(&target, extra.clone(), std::mem::take(&mut body));
             let (link, response) =
                 self.send(&target, request).await.map_err(|cause| self.failed(&target, cause))?;
             in_flight.answered = true;
@@ -214,6 +237,7 @@ impl Daemon {
                         inflate,
                         n_frames: 0,
                         late: None,
+                        asked: None,
                         limit: Limit::NONE,
                     });
                 }
@@ -232,7 +256,7 @@ impl Daemon {
     fn request(
         &self,
         target: &Target,
-        content_type: Option<HeaderValue>,
+        Extra { content_type, traceparent }: Extra,
         body: Outgoing,
     ) -> Request<Outgoing> {
         let is_unix = matches!(target.elsewhere.as_ref().unwrap_or(&self.address), Address::Unix(_));
@@ -254,6 +278,9 @@ impl Daemon {
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         headers.insert(CONTENT_TYPE, content_type.unwrap_or_else(|| HeaderValue::from_static("")));
+        if let Some(traceparent) = traceparent {
+            headers.insert(TRACEPARENT, traceparent);
+        }
         if !is_unix {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }
@@ -358,6 +385,8 @@ pub(super) struct Reply {
     n_frames: u32,
     /// What the trailer said.
     late: Option<String>,
+    /// While requests are traced.
+    asked: Option<Box<Asked>>,
     /// May be moved while the reply is read.
     pub(super) limit: Limit,
 }
@@ -405,7 +434,12 @@ impl Reply {
             match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(piece) if piece.is_empty() => {}
-                    Ok(piece) => return Ok(Some(piece)),
+                    Ok(piece) => {
+                        if let Some(asked) = &mut self.asked {
+                            asked.received(piece.len());
+                        }
+                        return Ok(Some(piece));
+                    }
                     Err(frame) => {
                         let trailer = frame.trailers_ref().and_then(|trailers| trailers.get(STREAM_ERROR));
                         self.late = trailer.map(|text| String::from_utf8_lossy(text.as_bytes()).into_owned());

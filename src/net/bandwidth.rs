@@ -4,7 +4,7 @@
 //! is negotiated: whoever accepts a stream writes `/multistream/1.0.0`, any number of `na`, then the protocol, as
 //! lines that start with their length. From there on a stream adds to two counters.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -16,6 +16,8 @@ use cluster_compat::types::{Bandwidth, Bandwidths};
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 
+use super::figures::Counts;
+
 /// Longest negotiation that is read along; after that a stream counts for no protocol.
 const MAX_NEGOTIATION_BYTES: usize = 1024;
 
@@ -25,6 +27,8 @@ const MIN_SAMPLE: Duration = Duration::from_secs(1);
 /// The traffic of all streams since the start. Both locks are taken for a moment: by a stream whose protocol has
 /// just been agreed, and by whoever asks.
 pub(super) struct Traffic {
+    /// What else is counted of the same connections.
+    pub(super) counts: Counts,
     by_protocol: RwLock<HashMap<String, Arc<Counters>>>,
     last: Mutex<Sample>,
 }
@@ -33,6 +37,8 @@ pub(super) struct Traffic {
 struct Counters {
     bytes_in: AtomicI64,
     bytes_out: AtomicI64,
+    /// Open streams of others, and ours.
+    n_open: [AtomicI64; 2],
 }
 
 struct Sample {
@@ -43,17 +49,28 @@ struct Sample {
 impl Traffic {
     pub(super) fn new(now: Instant) -> Self {
         Self {
+            counts: Counts::default(),
             by_protocol: RwLock::default(),
             last: Mutex::new(Sample { at: now, bandwidths: Bandwidths::new() }),
         }
     }
 
+    /// Totals since the start, without rates.
+    pub(super) fn totals(&self) -> Bandwidths {
+        let by_protocol = self.by_protocol.read().unwrap_or_else(PoisonError::into_inner);
+        by_protocol.iter().map(|(protocol, counters)| (protocol.clone(), counters.totals())).collect()
+    }
+
+    /// Open streams by protocol: those of others, and ours.
+    pub(super) fn open_streams(&self) -> BTreeMap<String, [i64; 2]> {
+        let by_protocol = self.by_protocol.read().unwrap_or_else(PoisonError::into_inner);
+        let n_open = |counters: &Counters| [0, 1].map(|i| counters.n_open[i].load(Ordering::Relaxed));
+        by_protocol.iter().map(|(protocol, counters)| (protocol.clone(), n_open(counters))).collect()
+    }
+
     /// Totals since the start; rates since the last question that is at least [`MIN_SAMPLE`] ago.
     pub(super) fn read(&self, now: Instant) -> Bandwidths {
-        let totals: Bandwidths = {
-            let by_protocol = self.by_protocol.read().unwrap_or_else(PoisonError::into_inner);
-            by_protocol.iter().map(|(protocol, counters)| (protocol.clone(), counters.totals())).collect()
-        };
+        let totals = self.totals();
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let elapsed = now.saturating_duration_since(last.at);
         let is_new_sample = elapsed >= MIN_SAMPLE;
@@ -86,6 +103,10 @@ impl Counters {
     fn add(&self, n_in: usize, n_out: usize) {
         self.bytes_in.fetch_add(n_in as i64, Ordering::Relaxed);
         self.bytes_out.fetch_add(n_out as i64, Ordering::Relaxed);
+    }
+
+    fn opened(&self, is_inbound: bool, change: i64) {
+        self.n_open[usize::from(!is_inbound)].fetch_add(change, Ordering::Relaxed);
     }
 
     fn totals(&self) -> Bandwidth {
@@ -186,7 +207,7 @@ pub(super) struct CountedStream<S> {
 
 enum State {
     Negotiating { is_inbound: bool, negotiation: Negotiation, n_in: usize, n_out: usize },
-    Agreed(Arc<Counters>),
+    Agreed { counters: Arc<Counters>, is_inbound: bool },
 }
 
 impl<S> CountedStream<S> {
@@ -194,7 +215,7 @@ impl<S> CountedStream<S> {
     fn count(&mut self, bytes: &[u8], is_in: bool) {
         let (new_in, new_out) = if is_in { (bytes.len(), 0) } else { (0, bytes.len()) };
         match &mut self.state {
-            State::Agreed(counters) => counters.add(new_in, new_out),
+            State::Agreed { counters, .. } => counters.add(new_in, new_out),
             State::Negotiating { is_inbound, negotiation, n_in, n_out } => {
                 *n_in += new_in;
                 *n_out += new_out;
@@ -209,8 +230,18 @@ impl<S> CountedStream<S> {
                 };
                 let counters = self.traffic.of(&protocol);
                 counters.add(*n_in, *n_out);
-                self.state = State::Agreed(counters);
+                let is_inbound = *is_inbound;
+                counters.opened(is_inbound, 1);
+                self.state = State::Agreed { counters, is_inbound };
             }
+        }
+    }
+}
+
+impl<S> Drop for CountedStream<S> {
+    fn drop(&mut self) {
+        if let State::Agreed { counters, is_inbound } = &self.state {
+            counters.opened(*is_inbound, -1);
         }
     }
 }

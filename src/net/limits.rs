@@ -13,6 +13,8 @@ use libp2p::connection_limits::ConnectionLimits;
 use libp2p::swarm::ConnectionId;
 use tracing::info;
 
+use super::figures::Limits;
+
 /// Connections that have not finished their handshakes; a flood of them is refused.
 const MAX_PENDING_INCOMING: u32 = 128;
 
@@ -43,6 +45,15 @@ pub(super) struct Resources {
 }
 
 impl Resources {
+    /// For whoever watches: what [`hard_limits`] makes of them.
+    pub(super) fn limits(self, marks: Marks) -> Limits {
+        let floor = floor(marks);
+        Limits {
+            max_connections: self.max_connections,
+            max_incoming: self.max_incoming.map(|limit| limit.max(floor)),
+        }
+    }
+
     /// Resolves zeros as the reference does, and says what came of it.
     pub(super) fn new(config: &config::ResourceManager) -> Self {
         if !config.enabled {
@@ -83,12 +94,17 @@ impl Resources {
 /// The hard limits, checked by the swarm before a connection stands. Those of the resources give way to the marks of
 /// the connection manager, which trims in an orderly way.
 pub(super) fn hard_limits(marks: Marks, resources: Resources) -> ConnectionLimits {
-    let floor = u32::try_from(marks.high.saturating_mul(2)).unwrap_or(u32::MAX).max(MIN_INCOMING);
+    let limits = resources.limits(marks);
     ConnectionLimits::default()
         .with_max_pending_incoming(Some(MAX_PENDING_INCOMING))
         .with_max_established_per_peer(Some(MAX_PER_PEER))
-        .with_max_established_incoming(resources.max_incoming.map(|limit| limit.max(floor)))
-        .with_max_established(resources.max_connections)
+        .with_max_established_incoming(limits.max_incoming)
+        .with_max_established(limits.max_connections)
+}
+
+/// Incoming connections that the marks leave room for in any case.
+fn floor(marks: Marks) -> u32 {
+    u32::try_from(marks.high.saturating_mul(2)).unwrap_or(u32::MAX).max(MIN_INCOMING)
 }
 
 /// Bytes of this machine's memory; unknown ones are plenty.

@@ -237,6 +237,7 @@ impl Handshake {
             Ok(Err(NegotiationError::Failed)) => return Err(Refusal::NoSecurity),
             Ok(Err(NegotiationError::ProtocolError(_))) | Err(_) => return Err(stranger),
         };
+        let security = protocol;
         let secured = if protocol == NOISE {
             secure(role, self.noise, socket, protocol)
         } else {
@@ -250,6 +251,7 @@ impl Handshake {
             Endpoint::Listener => self.muxer.upgrade_inbound(socket, protocol).await,
         };
         let muxer = muxer.map_err(|_| Refusal::NoMuxer)?;
+        self.traffic.counts.upgraded(&endpoint, security);
         Ok((peer, StreamMuxerBox::new(Counted::new(muxer, self.traffic))))
     }
 }

@@ -63,6 +63,8 @@ pub(super) struct Worker {
     connections: Connections,
     /// Where the other side of each connection is.
     seen: HashMap<ConnectionId, Multiaddr>,
+    /// Connections whose other side has not shown its key yet, and whether we made them.
+    unidentified: HashMap<ConnectionId, bool>,
     rounds: Vec<Round>,
     dials: HashMap<PeerId, Dial>,
     searches: Searches,
@@ -84,6 +86,7 @@ impl Worker {
     ) -> Result<Self, Error> {
         let local_peer = plan.keypair.public().to_peer_id();
         let (relayed, relay_client) = relay::client::new(local_peer);
+        shared.traffic.counts.set_limits(plan.resources.limits(plan.settings.marks));
         let transport = transport::build(transport::Args {
             keypair: &plan.keypair,
             secret: plan.secret,
@@ -107,6 +110,7 @@ impl Worker {
             subscriptions: HashMap::new(),
             connections: Connections::default(),
             seen: HashMap::new(),
+            unidentified: HashMap::new(),
             rounds: Vec::new(),
             dials: HashMap::new(),
             searches: Searches::default(),
@@ -155,6 +159,9 @@ impl Worker {
                 peer_id,
                 info,
             })) => self.on_identified(connection_id, peer_id, info),
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Sent { .. })) => {
+                self.shared.traffic.counts.identified(true);
+            }
             SwarmEvent::Behaviour(BehaviourEvent::Wan(event)) => self.on_dht_event(Scope::Wan, event),
             SwarmEvent::Behaviour(BehaviourEvent::Lan(event)) => self.on_dht_event(Scope::Lan, event),
             SwarmEvent::Behaviour(BehaviourEvent::Autonat(event)) => self.on_autonat(event),
@@ -181,7 +188,9 @@ impl Worker {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.on_connected(peer_id, connection_id, &endpoint);
             }
-            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, cause, .. } => {
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, endpoint, num_established, cause } => {
+                self.shared.traffic.counts.connected(endpoint.is_dialer(), -1);
+                self.unidentified.remove(&connection_id);
                 debug!(target: "swarm2", peer = %peer_id, ?cause, "connection closed");
                 self.on_closed(peer_id, connection_id, num_established == 0);
             }
@@ -216,6 +225,8 @@ impl Worker {
         debug!(target: "swarm2", %peer, %addr, "connected");
         self.connections.opened(connection, peer, now);
         self.seen.insert(connection, addr.clone());
+        self.shared.traffic.counts.connected(endpoint.is_dialer(), 1);
+        self.unidentified.insert(connection, endpoint.is_dialer());
         if self.has_contacts {
             self.shared.contacts.opened(connection, peer, addr, endpoint.is_dialer());
         }
@@ -264,6 +275,10 @@ impl Worker {
 
     fn on_identified(&mut self, connection: ConnectionId, peer: PeerId, info: identify::Info) {
         debug!(target: "identify", %peer, agent = info.agent_version, "identified");
+        self.shared.traffic.counts.identified(false);
+        if let Some(is_dialer) = self.unidentified.remove(&connection) {
+            self.shared.traffic.counts.key(is_dialer, info.public_key.key_type());
+        }
         let Some(seen) = self.seen.get(&connection).cloned() else { return };
         let now = Instant::now();
         self.shared.contacts.identified(peer, &info);

@@ -12,8 +12,10 @@ use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt as _};
 
 use super::codec::Incoming;
 use super::methods::{Call, Method};
+use super::traced;
 use super::{Error, MAX_HEAD_BYTES, PROTOCOL, TYPE_AUTHORIZATION};
 use crate::net::{self, Network};
+use crate::observe::trace::Kind;
 use crate::wire::call::{Response, ServiceId};
 
 /// Replies of a streaming method; after an error there is nothing more. Dropping them cancels the call.
@@ -39,26 +41,42 @@ impl Client {
         argument: Vec<u8>,
         limit: Option<Duration>,
     ) -> Result<Bytes, Error> {
+        let mut span = traced::span(Kind::Client, call.method(), &peer);
         let called = async {
             let (stream, _) = self.network.open(peer, &[PROTOCOL]).await?;
             unary(stream.compat(), call.method(), &argument).await
         };
-        match limit {
+        let reply = match limit {
             None => called.await,
             Some(limit) => tokio::time::timeout(limit, called).await.unwrap_or(Err(Error::Deadline(limit))),
+        };
+        if let Err(cause) = &reply {
+            span.fail(|| cause.to_string());
         }
+        reply
     }
 
     /// Any number of arguments and replies, both at once; arguments are taken as long as replies are asked for.
     pub fn stream(&self, peer: PeerId, call: Call, arguments: BoxStream<'static, Bytes>) -> Replies {
         let network = self.network.clone();
+        let mut span = traced::span(Kind::Client, call.method(), &peer);
+        let is_traced = span.context().is_some();
         let opened = async move {
             match network.open(peer, &[PROTOCOL]).await {
                 Ok((stream, _)) => streaming(stream.compat(), call.method(), arguments),
                 Err(cause) => stream::iter([Err(cause.into())]).boxed(),
             }
         };
-        opened.into_stream().flatten().boxed()
+        let replies = opened.into_stream().flatten();
+        if !is_traced {
+            return replies.boxed();
+        }
+        let told = replies.inspect(move |reply| {
+            if let Err(cause) = reply {
+                span.fail(|| cause.to_string());
+            }
+        });
+        told.boxed()
     }
 }
 

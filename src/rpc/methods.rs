@@ -165,6 +165,18 @@ pub(super) fn find(service: &str, name: &str) -> Known {
     }
 }
 
+/// The names of all methods, in the order of [`Call`].
+pub fn method_names() -> Vec<String> {
+    METHODS.iter().map(Method::full_name).collect()
+}
+
+impl Method {
+    /// `Service.Method`, as on the wire.
+    pub fn full_name(&self) -> String {
+        format!("{}.{}", self.service, self.name)
+    }
+}
+
 impl Call {
     /// Its row.
     pub fn method(self) -> &'static Method {

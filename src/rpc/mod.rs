@@ -19,11 +19,12 @@ pub mod methods;
 mod server;
 #[cfg(test)]
 mod tests;
+mod traced;
 
 use std::time::Duration;
 
 pub use self::client::{Client, Replies};
-pub use self::methods::Call;
+pub use self::methods::{Call, method_names};
 pub use self::server::{Arguments, Failure, Handler, Outcome, Outcomes, Server};
 use crate::{net, wire};
 

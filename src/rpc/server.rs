@@ -20,6 +20,7 @@ use tracing::{debug, error, warn};
 
 use super::codec::{self, Incoming};
 use super::methods::{self, Call, Kind, Known, Method, Policy};
+use super::traced::Served;
 use super::{MAX_HEAD_BYTES, TYPE_AUTHORIZATION, TYPE_SERVER};
 use crate::wire::call::{Response, ServiceId};
 use crate::{net, wire};
@@ -193,7 +194,8 @@ where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
     let (reader, writer) = tokio::io::split(stream);
-    let (mut incoming, mut outgoing) = (Incoming::new(reader), Outgoing { writer, pending: Vec::new() });
+    let (mut incoming, mut outgoing) =
+        (Incoming::new(reader), Outgoing { writer, pending: Vec::new(), served: None });
     let named = in_time(incoming.value(MAX_HEAD_BYTES)).await?;
     let service = match named {
         Ok(Some(data)) => ServiceId::decode(&data).map_err(|e| e.to_string()),
@@ -233,9 +235,18 @@ where
             return outgoing.finish().await;
         }
     };
-    match method.kind {
-        Kind::Unary { zero } => unary(incoming, outgoing, service, method, zero, handler).await,
-        Kind::Streaming => streaming(incoming, outgoing, service, method, handler).await,
+    let served = Served::begin(method, &peer);
+    outgoing.served.clone_from(&served);
+    let answered = async {
+        match method.kind {
+            Kind::Unary { zero } => unary(incoming, outgoing, service, method, zero, handler).await,
+            Kind::Streaming => streaming(incoming, outgoing, service, method, handler).await,
+        }
+    };
+    match served {
+        // apart, so that calls that nobody traces are no larger
+        Some(served) => Box::pin(served.span.scope(answered)).await,
+        None => answered.await,
     }
 }
 
@@ -256,11 +267,16 @@ async fn unary<S: AsyncRead + AsyncWrite>(
     handler: &dyn Handler,
 ) -> Result<(), codec::Error> {
     let outcome = match in_time(incoming.value(method.max_bytes)).await? {
-        Ok(Some(argument)) => tokio::select! {
-            biased;
-            outcome = handler.call(method.call, argument) => outcome,
-            cause = outgoing.refused() => return Err(cause.into()),
-        },
+        Ok(Some(argument)) => {
+            if let Some(served) = &outgoing.served {
+                served.received(argument.len());
+            }
+            tokio::select! {
+                biased;
+                outcome = handler.call(method.call, argument) => outcome,
+                cause = outgoing.refused() => return Err(cause.into()),
+            }
+        }
         Ok(None) => {
             outgoing.error(Response { service, error: "EOF".into(), error_type: 0 }, NIL);
             return outgoing.finish().await;
@@ -283,10 +299,16 @@ async fn streaming<S: AsyncRead + AsyncWrite + Send + 'static>(
     handler: &dyn Handler,
 ) -> Result<(), codec::Error> {
     let max = method.max_bytes;
-    let arguments = stream::unfold(Some(incoming), move |incoming| async move {
-        let mut incoming = incoming?;
+    let start = Some((incoming, outgoing.served.clone()));
+    let arguments = stream::unfold(start, move |state| async move {
+        let (mut incoming, served) = state?;
         match incoming.value(max).await {
-            Ok(value) => value.map(|value| (Ok(value), Some(incoming))),
+            Ok(value) => value.map(|value| {
+                if let Some(served) = &served {
+                    served.received(value.len());
+                }
+                (Ok(value), Some((incoming, served)))
+            }),
             Err(cause) => Some((Err(Failure::Argument(cause.to_string())), None)),
         }
     });
@@ -325,6 +347,8 @@ async fn streaming<S: AsyncRead + AsyncWrite + Send + 'static>(
 struct Outgoing<S> {
     writer: WriteHalf<S>,
     pending: Vec<u8>,
+    /// While calls are counted.
+    served: Option<Arc<Served>>,
 }
 
 impl<S: AsyncRead + AsyncWrite> Outgoing<S> {
@@ -346,12 +370,20 @@ impl<S: AsyncRead + AsyncWrite> Outgoing<S> {
     }
 
     fn error(&mut self, head: Response, body: &[u8]) {
+        if let Some(served) = &self.served
+            && !head.error.is_empty()
+        {
+            served.failed(&head.error);
+        }
         self.pending.put_slice(&head.encode());
         self.pending.put_slice(body);
     }
 
     async fn flush(&mut self) -> Result<(), codec::Error> {
         let late = |_| std::io::Error::new(std::io::ErrorKind::TimedOut, "the answer is not taken");
+        if let Some(served) = &self.served {
+            served.sent(self.pending.len());
+        }
         // a long answer is taken piece by piece, and each may take its time
         for piece in self.pending.chunks(WRITE_BYTES) {
             tokio::time::timeout(WRITE_TIMEOUT, self.writer.write_all(piece)).await.map_err(late)??;

@@ -112,6 +112,17 @@ struct State {
     running: HashMap<OpId, CancellationToken>,
 }
 
+/// Operations of pins, by how far they got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// They wait for a worker.
+    pub queued: u64,
+    /// A worker has them.
+    pub pinning: u64,
+    /// They failed.
+    pub errors: u64,
+}
+
 impl Tracker {
     /// Starts the workers.
     pub fn start(args: TrackerArgs) -> Self {
@@ -153,6 +164,11 @@ impl Tracker {
     pub async fn untrack(&self, cid: Cid) {
         debug!(target: "pintracker", %cid, "untracking");
         let _ = self.shared.wish(Kind::Unpin, Pin::new(cid), |_| ());
+    }
+
+    /// What is under way or failed.
+    pub fn counts(&self) -> Counts {
+        self.shared.lock().ops.counts()
     }
 
     /// Pins that wait for a worker.

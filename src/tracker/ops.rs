@@ -19,8 +19,8 @@ use std::sync::Arc;
 use cluster_compat::go::time::{Duration, Time};
 use cluster_compat::types::{Cid, Pin, TrackerStatus};
 
-use super::QUEUE_FULL;
 use super::queue::Queue;
+use super::{Counts, QUEUE_FULL};
 
 /// Most pins remembered as finished while lists are being made; beyond that a list may show one of them as it was.
 const N_FINISHED_MAX: usize = 100_000;
@@ -96,6 +96,27 @@ impl Operation {
     }
 }
 
+impl Counts {
+    /// Where operations of a kind and phase are counted, if they are.
+    fn of(&mut self, kind: Kind, phase: Phase) -> Option<&mut u64> {
+        match (kind, phase) {
+            (Kind::Pin, Phase::Queued) => Some(&mut self.queued),
+            (Kind::Pin, Phase::InProgress) => Some(&mut self.pinning),
+            (Kind::Pin, Phase::Failed) => Some(&mut self.errors),
+            (Kind::Unpin | Kind::Remote, _) => None,
+        }
+    }
+
+    fn moved(&mut self, kind: Kind, from: Phase, to: Phase) {
+        if let Some(n) = self.of(kind, from) {
+            *n -= 1;
+        }
+        if let Some(n) = self.of(kind, to) {
+            *n += 1;
+        }
+    }
+}
+
 /// What a new wish did to the table.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Change {
@@ -154,6 +175,8 @@ pub(super) struct Ops {
     /// pins before.
     n_lists: usize,
     finished: HashSet<Cid>,
+    /// Pins of the table by phase, so that nobody has to go through it.
+    counts: Counts,
 }
 
 impl Ops {
@@ -171,7 +194,13 @@ impl Ops {
             limits,
             n_lists: 0,
             finished: HashSet::new(),
+            counts: Counts::default(),
         }
+    }
+
+    /// Pins of the table by phase.
+    pub(super) fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// Wishes that the daemon pins, unpins, or unpins because others pin.
@@ -208,6 +237,9 @@ impl Ops {
             Ok(()) => (Outcome::Queued(lane), Phase::Queued, String::new()),
             Err(_) => (Outcome::Refused, Phase::Failed, QUEUE_FULL.to_owned()),
         };
+        if let Some(n) = self.counts.of(kind, phase) {
+            *n += 1;
+        }
         self.by_cid.insert(cid, id);
         self.by_id
             .insert(id, Operation { kind, phase, pin, n_attempts, is_priority, error, changed_at: now });
@@ -223,6 +255,7 @@ impl Ops {
         }?;
         let operation = self.by_id.get_mut(&id)?;
         if operation.kind != Kind::Remote {
+            self.counts.moved(operation.kind, operation.phase, Phase::InProgress);
             operation.phase = Phase::InProgress;
             operation.n_attempts += 1;
             operation.changed_at = now;
@@ -244,6 +277,7 @@ impl Ops {
     pub(super) fn finish(&mut self, id: OpId, failure: Option<String>, now: Time) {
         let Some(operation) = self.by_id.get_mut(&id) else { return };
         if let Some(error) = failure {
+            self.counts.moved(operation.kind, operation.phase, Phase::Failed);
             operation.phase = Phase::Failed;
             operation.error = error;
             operation.changed_at = now;
@@ -314,6 +348,9 @@ impl Ops {
     fn remove(&mut self, id: OpId) {
         let Some(operation) = self.by_id.remove(&id) else { return };
         self.by_cid.remove(&operation.pin.cid);
+        if let Some(n) = self.counts.of(operation.kind, operation.phase) {
+            *n -= 1;
+        }
         match operation.kind {
             Kind::Pin if operation.is_priority => self.priority.remove(id),
             Kind::Pin => self.normal.remove(id),
@@ -355,6 +392,25 @@ mod tests {
 
     fn queued(lane: Lane) -> Change {
         Change { aborted: None, outcome: Outcome::Queued(lane) }
+    }
+
+    #[test]
+    fn operations_are_counted_by_phase() {
+        let mut ops = ops(2);
+        let counts = |queued, pinning, errors| Counts { queued, pinning, errors };
+        for n in 0..3 {
+            ops.wish(Kind::Pin, pin(n), NOW);
+        }
+        assert_eq!(ops.counts(), counts(2, 0, 1), "the third finds the line full");
+        let job = ops.take(Lane::Pins, NOW).unwrap();
+        ops.wish(Kind::Unpin, pin(9), NOW);
+        assert_eq!(ops.counts(), counts(1, 1, 1));
+        ops.finish(job.id, Some("no".into()), NOW);
+        assert_eq!(ops.counts(), counts(1, 0, 2));
+        for n in 0..3 {
+            ops.wish(Kind::Unpin, pin(n), NOW);
+        }
+        assert_eq!(ops.counts(), counts(0, 0, 0));
     }
 
     #[test]

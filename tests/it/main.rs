@@ -22,6 +22,7 @@ mod mixed;
 mod net;
 mod node;
 mod node_interop;
+mod observe;
 mod odd_members;
 mod offline;
 mod open_swarm;

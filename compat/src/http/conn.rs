@@ -58,6 +58,9 @@ pub type Handler = Arc<dyn Fn(Request, PeerAddr) -> BoxFuture<'static, Response>
 #[derive(Debug, Clone)]
 pub struct RawTarget(pub Bytes);
 
+/// What stands before a handler: it sees each request, and how its answer ends.
+pub type Layer = fn(Handler) -> Handler;
+
 /// Who sent a request. `Display` is the access log's first field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PeerAddr {

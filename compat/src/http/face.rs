@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::auth::{Credentials, Document, User};
-use super::conn::{self, ConnOptions, Handler, PeerAddr, Request};
+use super::conn::{self, ConnOptions, Handler, Layer, PeerAddr, Request};
 use super::cors::{Cors, CorsOptions};
 use super::listen::Listener;
 use super::log::{AccessLog, Facility};
@@ -111,6 +111,13 @@ impl Face {
             is_authenticated: config.basic_auth_credentials.is_some(),
             handler: log.layer(handler(config, site)),
         })
+    }
+
+    /// The same face behind `layer`.
+    #[must_use]
+    pub fn layered(mut self, layer: Layer) -> Self {
+        self.handler = layer(self.handler);
+        self
     }
 
     /// Answers requests, logged; for servers of one's own.

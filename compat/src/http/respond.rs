@@ -98,10 +98,17 @@ impl Body {
         Self { inner, bytes, finish: None }
     }
 
-    /// Calls `finish` with the number of body bytes once all are given out; not if the body breaks off.
+    /// Calls `finish` with the number of body bytes once all are given out; not if the body breaks off. Those that were
+    /// to be called before are called first.
     #[must_use]
     pub fn on_finish(mut self, finish: impl FnOnce(u64) + Send + 'static) -> Self {
-        self.finish = Some(Box::new(finish));
+        self.finish = Some(match self.finish.take() {
+            None => Box::new(finish),
+            Some(earlier) => Box::new(move |n_bytes| {
+                earlier(n_bytes);
+                finish(n_bytes);
+            }),
+        });
         self
     }
 

@@ -31,7 +31,7 @@ use crate::api::ClusterApi;
 use crate::config::HttpApi;
 use crate::go::query::Query;
 use crate::http::auth::User;
-use crate::http::conn::Request;
+use crate::http::conn::{Layer, Request};
 pub use crate::http::face::Error;
 use crate::http::face::{self, Face, Site};
 use crate::http::listen::Listener;
@@ -118,6 +118,12 @@ impl PinSvc {
     /// Method and pattern of every route.
     pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
         ROUTES.iter().map(|(method, pattern, _)| (*method, *pattern))
+    }
+
+    /// The same API behind `layer`.
+    #[must_use]
+    pub fn layered(self, layer: Layer) -> Self {
+        Self(self.0.layered(layer))
     }
 
     /// The face, to be served in more ways than on listeners.

@@ -37,7 +37,7 @@ use crate::api::ClusterApi;
 use crate::config;
 use crate::go::query::Query;
 use crate::http::client::Client;
-use crate::http::conn::{self, ConnOptions, Handler, PeerAddr, Request, boxed};
+use crate::http::conn::{self, ConnOptions, Handler, Layer, PeerAddr, Request, boxed};
 use crate::http::listen::{self, Listener};
 use crate::http::log::{AccessLog, Facility};
 use crate::http::mux::{self, Found, Mux, Params, Route};
@@ -77,6 +77,7 @@ pub struct Proxy {
     shared: Arc<Shared>,
     options: ConnOptions,
     log: AccessLog,
+    layer: Option<Layer>,
 }
 
 struct Shared {
@@ -163,14 +164,25 @@ impl Proxy {
             large_bodies: true,
             ..ConnOptions::default()
         };
-        Ok(Self { shared: Arc::new(shared), options, log })
+        Ok(Self { shared: Arc::new(shared), options, log, layer: None })
+    }
+
+    /// The same proxy behind `layer`.
+    #[must_use]
+    pub fn layered(mut self, layer: Layer) -> Self {
+        self.layer = Some(layer);
+        self
     }
 
     /// Answers requests, logged; for servers of one's own.
     pub fn handler(&self) -> Handler {
         let shared = Arc::clone(&self.shared);
         let handler: Handler = Arc::new(move |request, peer| Arc::clone(&shared).answer(request, peer));
-        self.log.clone().layer(handler)
+        let logged = self.log.clone().layer(handler);
+        match self.layer {
+            Some(layer) => layer(logged),
+            None => logged,
+        }
     }
 
     /// Serves all `listeners` until `stop`, then ends what is still under way.

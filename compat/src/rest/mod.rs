@@ -30,7 +30,7 @@ use crate::api::ClusterApi;
 use crate::config::HttpApi;
 use crate::go::query::Query;
 use crate::http::auth::User;
-use crate::http::conn::Request;
+use crate::http::conn::{Layer, Request};
 pub use crate::http::face::Error;
 use crate::http::face::{self, Face, Site};
 use crate::http::listen::Listener;
@@ -168,6 +168,12 @@ impl Rest {
     /// Method and pattern of every route.
     pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
         ROUTES.iter().map(|(method, pattern, _)| (*method, *pattern))
+    }
+
+    /// The same API behind `layer`.
+    #[must_use]
+    pub fn layered(self, layer: Layer) -> Self {
+        Self(self.0.layered(layer))
     }
 
     /// The face, to be served in more ways than on listeners.

@@ -16,6 +16,7 @@ use super::fetch::Arrival;
 use super::inbox::Inbox;
 use super::replicate::{News, Replication, STORE_PAUSE};
 use super::unheard::Unheard;
+use crate::observe::metrics;
 use crate::store::{Kv, kv};
 use crate::wire::{key, pin_pb};
 
@@ -135,6 +136,7 @@ impl Worker {
             due: watch::Sender::new(None),
         };
         worker.set_due(false);
+        worker.count(&Done::default());
         Ok(worker)
     }
 
@@ -342,6 +344,7 @@ impl Worker {
             info!(target: "crdt", "batch commit ({why}): {n_items} items");
         }
         self.set_due(!done.commits.is_empty());
+        self.count(&done);
         if !done.stored.is_empty() {
             let heads = self.state.heads().list();
             self.replication.recent.add(&heads);
@@ -363,6 +366,18 @@ impl Worker {
                 return;
             }
         }
+    }
+
+    /// For whoever watches.
+    fn count(&self, done: &Done) {
+        let of = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        metrics::CRDT_NODES_MADE.add(done.made.len() as u64);
+        metrics::CRDT_NODES_MERGED.add(done.stored.len().saturating_sub(done.made.len()) as u64);
+        metrics::CRDT_BATCH_ITEMS.set(of(self.state.n_pending()));
+        metrics::CRDT_UNFINISHED.set(of(self.state.n_unfinished()));
+        metrics::CRDT_STALLED.set(of(self.state.n_stalled()));
+        metrics::CRDT_HEADS.set(of(self.state.heads().heights().count()));
+        metrics::CRDT_MAX_HEIGHT.set(i64::try_from(self.state.heads().max_height()).unwrap_or(i64::MAX));
     }
 
     /// The age of a batch counts from its first item.

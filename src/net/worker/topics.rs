@@ -10,6 +10,7 @@ use tracing::{debug, error, warn};
 
 use super::Worker;
 use crate::net::{Message, Topic, Validator};
+use crate::observe::metrics;
 
 /// A subscribed topic, as the worker sees it.
 pub(super) struct Subscription {
@@ -44,7 +45,8 @@ impl Worker {
     pub(super) fn on_publish(&mut self, topic: &Topic, data: Vec<u8>) {
         let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() else { return };
         match gossip.publish(topic.ident.hash(), data) {
-            Ok(_) | Err(PublishError::NoPeersSubscribedToTopic) => {}
+            Ok(_) => metrics::GOSSIP_PUBLISHED.inc(),
+            Err(PublishError::NoPeersSubscribedToTopic) => {}
             Err(e) => warn!(target: "pubsub", topic = %topic.ident, "message not published: {e}"),
         }
     }
@@ -80,11 +82,14 @@ impl Worker {
             return MessageAcceptance::Ignore;
         };
         if !(subscription.validator)(&source) {
+            metrics::GOSSIP_REFUSED.inc();
             return MessageAcceptance::Reject;
         }
         match subscription.messages.try_send(Message { source, from, data: message.data }) {
-            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
+            Ok(()) => metrics::GOSSIP_RECEIVED.inc(),
+            Err(mpsc::error::TrySendError::Closed(_)) => {}
             Err(mpsc::error::TrySendError::Full(_)) => {
+                metrics::GOSSIP_LOST.inc();
                 warn!(target: "pubsub", topic = %message.topic, "subscriber too slow: message lost");
             }
         }
