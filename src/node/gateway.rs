@@ -172,7 +172,7 @@ async fn raw(source: &Source, resolved: &Resolved) -> Result<Response, Refusal> 
 }
 
 fn car_of(source: Source, resolved: &Resolved) -> Response {
-    let pieces = car::write(source, resolved.cid, false);
+    let pieces = car::write(source, resolved.cid, false, false);
     let frames =
         pieces.map(|piece| piece.map(Frame::data).map_err(|cause| BodyError::from(cause.to_string())));
     let mut response = Response::new(Body::frames(frames));

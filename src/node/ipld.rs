@@ -3,6 +3,7 @@
 //! Blocks come from others: lengths and depths are bounded, and what is no valid block is an error that says so.
 
 mod cbor;
+mod jose;
 mod json;
 pub(super) mod pb;
 
@@ -17,6 +18,7 @@ pub(super) const DAG_CBOR: u64 = 0x71;
 pub(super) const DAG_JSON: u64 = 0x0129;
 pub(super) const CBOR: u64 = 0x51;
 pub(super) const JSON: u64 = 0x0200;
+pub(super) const DAG_JOSE: u64 = 0x85;
 pub(super) const LIBP2P_KEY: u64 = 0x72;
 
 /// Deepest nesting that is read.
@@ -32,11 +34,12 @@ pub(super) enum Value {
     Bool(bool),
     Int(i128),
     Float(f64),
-    Text(String),
+    /// Mostly UTF-8: blocks of others hold what they like.
+    Text(Vec<u8>),
     Bytes(Vec<u8>),
     List(Vec<Value>),
     /// In the order of the block.
-    Map(Vec<(String, Value)>),
+    Map(Vec<(Vec<u8>, Value)>),
     Link(Cid),
 }
 
@@ -44,7 +47,7 @@ impl Value {
     /// What `segment` of a path leads to.
     pub(super) fn step(&self, segment: &str) -> Option<&Value> {
         match self {
-            Self::Map(entries) => entries.iter().find(|(key, _)| key == segment).map(|(_, value)| value),
+            Self::Map(entries) => entries.iter().find(|(key, _)| key == segment.as_bytes()).map(|(_, value)| value),
             Self::List(items) => segment.parse::<usize>().ok().and_then(|at| items.get(at)),
             _ => None,
         }
@@ -100,6 +103,7 @@ pub(super) fn value(cid: &Cid, block: &[u8]) -> Result<Value, String> {
         DAG_PB => Ok(pb::Node::decode(block)?.to_value()),
         DAG_CBOR => decode_cbor(block, true),
         CBOR => decode_cbor(block, false),
+        DAG_JOSE => jose::decode(block),
         DAG_JSON => decode_json(block, true),
         JSON => decode_json(block, false),
         code => Err(format!("no decoder registered for multicodec code {code} ({code:#x})")),
@@ -123,6 +127,7 @@ pub(super) fn encode(codec: u64, value: &Value) -> Result<Vec<u8>, String> {
             false => Ok(encode_cbor(value)),
             true => Err("cannot encode link in cbor".into()),
         },
+        DAG_JOSE => jose::encode(value),
         DAG_JSON => Ok(encode_json(value, true)),
         JSON => match has_link(value) {
             false => Ok(encode_json(value, false)),
@@ -130,6 +135,13 @@ pub(super) fn encode(codec: u64, value: &Value) -> Result<Vec<u8>, String> {
         },
         code => Err(format!("no encoder registered for multicodec code {code} ({code:#x})")),
     }
+}
+
+/// A key that stands twice.
+fn repeated(entries: &[(Vec<u8>, Value)]) -> Option<std::borrow::Cow<'_, str>> {
+    let mut keys: Vec<&[u8]> = entries.iter().map(|(key, _)| key.as_slice()).collect();
+    keys.sort_unstable();
+    keys.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| String::from_utf8_lossy(pair[0]))
 }
 
 fn has_link(value: &Value) -> bool {
@@ -156,10 +168,10 @@ impl Value {
 }
 
 /// Keys in the order of DAG-CBOR and DAG-JSON: DAG-CBOR by length first.
-fn sorted(entries: &[(String, Value)], by_length: bool) -> Vec<&(String, Value)> {
-    let mut by_key: BTreeMap<(usize, &str), &(String, Value)> = BTreeMap::new();
+fn sorted(entries: &[(Vec<u8>, Value)], by_length: bool) -> Vec<&(Vec<u8>, Value)> {
+    let mut by_key: BTreeMap<(usize, &[u8]), &(Vec<u8>, Value)> = BTreeMap::new();
     for entry in entries {
-        by_key.insert((if by_length { entry.0.len() } else { 0 }, entry.0.as_str()), entry);
+        by_key.insert((if by_length { entry.0.len() } else { 0 }, entry.0.as_slice()), entry);
     }
     by_key.into_values().collect()
 }

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use cluster_compat::types::Cid;
 use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 
 use super::repo::{Pin, PinKind};
 use super::source::{Source, blocking};
@@ -14,8 +16,8 @@ use super::{Error, ipld};
 
 /// Blocks looked at together.
 const CHUNK: usize = 64;
-/// Blocks asked for at a time.
-const MAX_WANTS: usize = 32;
+/// Blocks of one walk asked for at a time; the fetcher bounds the bytes of all walks together.
+const MAX_WANTS: usize = 512;
 
 /// How far a walk is.
 #[derive(Default)]
@@ -43,41 +45,56 @@ enum Here {
     Missing,
 }
 
-/// Gets everything beneath `root`. Depth first, so that what waits stays small.
+/// A step of a walk that is over.
+enum Done {
+    /// What is here of the CIDs that were looked for.
+    Looked(Vec<(Cid, Here)>),
+    Fetched(Cid, Bytes),
+}
+
+/// Gets everything beneath `root`. Depth first, so that what waits stays small; what is missing is asked for while the
+/// rest is looked for, so that one slow block holds up none but those beneath it.
 pub(super) async fn walk(source: &Source, root: Cid, progress: &Progress) -> Result<(), Error> {
-    let mut seen = HashSet::new();
+    let mut seen = HashSet::from([root]);
     let mut todo = vec![root];
-    while !todo.is_empty() {
-        let mut chunk = todo.split_off(todo.len().saturating_sub(CHUNK));
-        chunk.retain(|cid| seen.insert(*cid));
-        let here = look(source, chunk.clone()).await?;
-        let work = chunk.into_iter().zip(here).map(|(cid, here)| async move {
-            match here {
-                Here::Leaf(size) => Ok((cid, size, None)),
-                Here::Block(block) => Ok((cid, block.len() as u64, Some(block))),
-                Here::Missing => {
-                    let block = source.fetch(cid).await?;
-                    Ok::<_, Error>((cid, block.len() as u64, Some(block)))
-                }
-            }
-        });
-        let mut work = futures::stream::iter(work).buffered(MAX_WANTS);
+    let mut steps: FuturesUnordered<BoxFuture<'_, Result<Done, Error>>> = FuturesUnordered::new();
+    let mut is_looking = false;
+    loop {
+        // one look at a time: a later one finds more to do together
+        if !is_looking && !todo.is_empty() && steps.len() + CHUNK <= MAX_WANTS {
+            let chunk = todo.split_off(todo.len().saturating_sub(CHUNK));
+            steps.push(Box::pin(async { look(source, chunk).await.map(Done::Looked) }));
+            is_looking = true;
+        }
+        let Some(done) = steps.next().await else { return Ok(()) };
         let mut below = Vec::new();
-        while let Some(done) = work.next().await {
-            let (cid, size, block) = done?;
-            progress.add(size);
-            if let Some(block) = block {
-                let links = ipld::links(&cid, &block).map_err(Error::message)?;
-                below.extend(links.into_iter().map(|link| link.cid).filter(|cid| !seen.contains(cid)));
+        let mut take = |cid: &Cid, block: &Bytes| {
+            progress.add(block.len() as u64);
+            let links = ipld::links(cid, block).map_err(Error::message)?;
+            below.extend(links.into_iter().map(|link| link.cid).filter(|cid| seen.insert(*cid)));
+            Ok::<_, Error>(())
+        };
+        match done? {
+            Done::Fetched(cid, block) => take(&cid, &block)?,
+            Done::Looked(found) => {
+                is_looking = false;
+                for (cid, here) in found {
+                    match here {
+                        Here::Leaf(size) => progress.add(size),
+                        Here::Block(block) => take(&cid, &block)?,
+                        Here::Missing => steps.push(Box::pin(async move {
+                            source.fetch(cid).await.map(|block| Done::Fetched(cid, block))
+                        })),
+                    }
+                }
             }
         }
         below.reverse();
         todo.extend(below);
     }
-    Ok(())
 }
 
-async fn look(source: &Source, cids: Vec<Cid>) -> Result<Vec<Here>, Error> {
+async fn look(source: &Source, cids: Vec<Cid>) -> Result<Vec<(Cid, Here)>, Error> {
     let repo = source.repo().clone();
     blocking(move || {
         repo.leases().mark(&cids);
@@ -86,9 +103,10 @@ async fn look(source: &Source, cids: Vec<Cid>) -> Result<Vec<Here>, Error> {
         let mut sizes = leaves.iter().map(|cid| repo.size(cid));
         let here = cids.iter().map(|cid| {
             if cid.codec() == ipld::RAW {
-                Ok(sizes.next().transpose()?.flatten().map_or(Here::Missing, Here::Leaf))
+                let size = sizes.next().transpose()?.flatten();
+                Ok((*cid, size.map_or(Here::Missing, Here::Leaf)))
             } else {
-                Ok(blocks.next().flatten().map_or(Here::Missing, Here::Block))
+                Ok((*cid, blocks.next().flatten().map_or(Here::Missing, Here::Block)))
             }
         });
         here.collect()

@@ -1,8 +1,9 @@
-//! DAG-CBOR: definite lengths, text keys, links behind tag 42, floats of 64 bits.
+//! DAG-CBOR: definite lengths, text keys, links behind tag 42, floats of 64 bits. Texts need not be UTF-8, as in Kubo:
+//! chains keep what they once wrote.
 
 use cluster_compat::types::Cid;
 
-use super::{MAX_DEPTH, Value, sorted};
+use super::{MAX_DEPTH, Value, repeated, sorted};
 
 const LINK_TAG: u64 = 42;
 const EOF: &str = "unexpected EOF";
@@ -34,11 +35,6 @@ fn head(bytes: &mut &[u8]) -> Result<(u8, u8, u64), String> {
     Ok((major, short, argument))
 }
 
-fn text(bytes: &mut &[u8], len: u64) -> Result<String, String> {
-    let text = std::str::from_utf8(take(bytes, len)?).map_err(|_| "a text in CBOR is not UTF-8")?;
-    Ok(text.to_owned())
-}
-
 fn item(bytes: &mut &[u8], links: bool, depth: usize) -> Result<Value, String> {
     if depth == MAX_DEPTH {
         return Err(format!("CBOR is nested more than {MAX_DEPTH} levels deep"));
@@ -48,7 +44,7 @@ fn item(bytes: &mut &[u8], links: bool, depth: usize) -> Result<Value, String> {
         0 => Value::Int(i128::from(argument)),
         1 => Value::Int(-1 - i128::from(argument)),
         2 => Value::Bytes(take(bytes, argument)?.to_vec()),
-        3 => Value::Text(text(bytes, argument)?),
+        3 => Value::Text(take(bytes, argument)?.to_vec()),
         4 => {
             let mut items = Vec::new();
             for _ in 0..argument {
@@ -57,16 +53,14 @@ fn item(bytes: &mut &[u8], links: bool, depth: usize) -> Result<Value, String> {
             Value::List(items)
         }
         5 => {
-            let mut entries: Vec<(String, Value)> = Vec::new();
+            let mut entries: Vec<(Vec<u8>, Value)> = Vec::new();
             for _ in 0..argument {
                 let (3, _, len) = head(bytes)? else { return Err("keys of maps are texts".into()) };
-                let key = text(bytes, len)?;
+                let key = take(bytes, len)?.to_vec();
                 entries.push((key, item(bytes, links, depth + 1)?));
             }
-            let mut keys: Vec<&str> = entries.iter().map(|(key, _)| key.as_str()).collect();
-            keys.sort_unstable();
-            if let Some(pair) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
-                return Err(format!("duplicate map key {:?}", pair[0]));
+            if let Some(key) = repeated(&entries) {
+                return Err(format!("duplicate map key {key:?}"));
             }
             Value::Map(entries)
         }
@@ -144,7 +138,7 @@ fn put(out: &mut Vec<u8>, value: &Value) {
         }
         Value::Text(text) => {
             put_head(out, 3, text.len() as u64);
-            out.extend_from_slice(text.as_bytes());
+            out.extend_from_slice(text);
         }
         Value::Bytes(bytes) => {
             put_head(out, 2, bytes.len() as u64);
@@ -159,7 +153,7 @@ fn put(out: &mut Vec<u8>, value: &Value) {
             put_head(out, 5, entries.len() as u64);
             for (key, value) in entries {
                 put_head(out, 3, key.len() as u64);
-                out.extend_from_slice(key.as_bytes());
+                out.extend_from_slice(key);
                 put(out, value);
             }
         }
@@ -170,5 +164,32 @@ fn put(out: &mut Vec<u8>, value: &Value) {
             out.push(0);
             out.extend_from_slice(&bytes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::encode_json;
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_not_utf8_is_kept_and_told_as_kubo_tells_it() {
+        // a2 61 ff 01 61 80 62 c3 28: two keys and a value that are none
+        let block = [0xa2, 0x61, 0xff, 0x01, 0x61, 0x80, 0x62, 0xc3, 0x28];
+        let value = decode(&block, true).unwrap();
+        assert_eq!(encode_json(&value, true), br#"{"\ufffd":"\ufffd(","\ufffd":1}"#);
+        assert_eq!(decode(&encode(&value), true).unwrap().kind(), "map");
+    }
+
+    #[test]
+    fn what_is_no_block_is_refused_by_name() {
+        let refused = |block: &[u8]| decode(block, true).unwrap_err();
+        assert_eq!(refused(&[]), EOF);
+        assert_eq!(refused(&[0x01, 0x02]), "unexpected content after end of cbor object");
+        assert_eq!(refused(&[0xa2, 0x61, b'a', 0x01, 0x61, b'a', 0x02]), "duplicate map key \"a\"");
+        assert_eq!(refused(&[0x9f, 0xff]), "indefinite lengths are not allowed in DAG-CBOR");
+        assert_eq!(refused(&[0x7b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]), EOF);
+        assert_eq!(refused(&vec![0x81; 1 << 20]), "CBOR is nested more than 256 levels deep");
+        assert_eq!(refused(&[0xd8, 0x2a, 0x41, 0x01]), "invalid multibase on IPLD link");
     }
 }

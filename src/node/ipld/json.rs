@@ -2,10 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use cluster_compat::go::json::write_str;
 use cluster_compat::types::parse_cid;
 
-use super::{MAX_DEPTH, Value, sorted};
+use super::{MAX_DEPTH, Value, repeated, sorted};
 
 /// Reads a document. `links` tells whether the key `/` has its meaning.
 pub(in crate::node) fn decode(text: &[u8], links: bool) -> Result<Value, String> {
@@ -44,7 +43,7 @@ impl Reader<'_> {
             None => Err("unexpected EOF".into()),
             Some(b'{') => self.map(depth),
             Some(b'[') => self.list(depth),
-            Some(b'"') => self.text().map(Value::Text),
+            Some(b'"') => self.text().map(|text| Value::Text(text.into_bytes())),
             Some(b'n') => self.word("null", Value::Null),
             Some(b't') => self.word("true", Value::Bool(true)),
             Some(b'f') => self.word("false", Value::Bool(false)),
@@ -118,7 +117,7 @@ impl Reader<'_> {
 
     fn map(&mut self, depth: usize) -> Result<Value, String> {
         self.at += 1;
-        let mut entries: Vec<(String, Value)> = Vec::new();
+        let mut entries: Vec<(Vec<u8>, Value)> = Vec::new();
         self.blank();
         if self.peek() == Some(b'}') {
             self.at += 1;
@@ -138,7 +137,7 @@ impl Reader<'_> {
                 None => return Err("unexpected EOF".into()),
                 Some(other) => return Err(format!("expect colon, got {:?}", char::from(other))),
             }
-            entries.push((key, self.value(depth + 1)?));
+            entries.push((key.into_bytes(), self.value(depth + 1)?));
             self.blank();
             match self.peek() {
                 Some(b',') => self.at += 1,
@@ -148,22 +147,21 @@ impl Reader<'_> {
             }
         }
         self.at += 1;
-        let mut keys: Vec<&str> = entries.iter().map(|(key, _)| key.as_str()).collect();
-        keys.sort_unstable();
-        if let Some(pair) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(format!("cannot repeat map key {:?}", pair[0]));
+        if let Some(key) = repeated(&entries) {
+            return Err(format!("cannot repeat map key {key:?}"));
         }
-        if !self.links || entries.first().is_none_or(|(key, _)| key != "/") {
+        if !self.links || entries.first().is_none_or(|(key, _)| key != b"/") {
             return Ok(Value::Map(entries));
         }
         if entries.len() > 1 {
             return Err("a map with the key \"/\" has no other".into());
         }
         match &entries[0].1 {
-            Value::Text(cid) => parse_cid(cid).map(Value::Link),
+            Value::Text(cid) => parse_cid(&String::from_utf8_lossy(cid)).map(Value::Link),
             Value::Map(inner) => match &inner[..] {
-                [(key, Value::Text(text))] if key == "bytes" => {
-                    let text = text.trim_end_matches('=');
+                [(key, Value::Text(text))] if key == b"bytes" => {
+                    let end = text.iter().rposition(|byte| *byte != b'=').map_or(0, |at| at + 1);
+                    let text = &text[..end];
                     STANDARD_NO_PAD.decode(text).map(Value::Bytes).map_err(|cause| cause.to_string())
                 }
                 _ => Err("the key \"/\" holds a CID or bytes".into()),
@@ -186,12 +184,25 @@ fn put_float(out: &mut Vec<u8>, number: f64) {
     out.extend_from_slice(text.strip_suffix(".0").unwrap_or(&text).as_bytes());
 }
 
-/// A string as the codec's writer does it: only what JSON demands is escaped.
-fn put_text(out: &mut Vec<u8>, text: &str) {
-    match serde_json::to_vec(text) {
-        Ok(bytes) => out.extend_from_slice(&bytes),
-        Err(_) => write_str(out, text),
+/// A string as the codec's writer does it. (Go: refmt `emitString`)
+fn put_text(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(b'"');
+    for chunk in text.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '"' | '\\' => out.extend([b'\\', character as u8]),
+                '\n' => out.extend_from_slice(b"\\n"),
+                '\r' => out.extend_from_slice(b"\\r"),
+                '\t' => out.extend_from_slice(b"\\t"),
+                '\0'..'\x20' | '\u{2028}' | '\u{2029}' => {
+                    out.extend_from_slice(format!("\\u{:04x}", u32::from(character)).as_bytes());
+                }
+                other => out.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        chunk.invalid().iter().for_each(|_| out.extend_from_slice(b"\\ufffd"));
     }
+    out.push(b'"');
 }
 
 fn put(out: &mut Vec<u8>, value: &Value, links: bool) {
@@ -218,7 +229,7 @@ fn put(out: &mut Vec<u8>, value: &Value, links: bool) {
         }
         Value::Map(entries) => {
             out.push(b'{');
-            let ordered: Vec<&(String, Value)> =
+            let ordered: Vec<&(Vec<u8>, Value)> =
                 if links { sorted(entries, false) } else { entries.iter().collect() };
             for (at, (key, value)) in ordered.into_iter().enumerate() {
                 if at > 0 {
@@ -234,6 +245,28 @@ fn put(out: &mut Vec<u8>, value: &Value, links: bool) {
             out.extend_from_slice(b"{\"/\":\"");
             out.extend_from_slice(cid.to_string().as_bytes());
             out.extend_from_slice(b"\"}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_are_escaped_as_the_codec_of_go_does() {
+        let text = Value::Text("\"\\\n\r\t\u{8}\u{c}\u{7f}/<\u{2028}\u{e9}".into());
+        let written = String::from_utf8(encode(&text, true)).unwrap();
+        assert_eq!(written, r#""\"\\\n\r\t\u0008\u000c"#.to_owned() + "\u{7f}/<\\u2028\u{e9}\"");
+        assert_eq!(decode(written.as_bytes(), true).unwrap(), text);
+    }
+
+    #[test]
+    fn links_and_bytes_are_what_the_key_of_one_slash_says() {
+        let value = decode(br#"{"a":{"/":{"bytes":"AQI="}},"b":[{"/":"bafkqaaa"}]}"#, true).unwrap();
+        assert_eq!(encode(&value, true), br#"{"a":{"/":{"bytes":"AQI"}},"b":[{"/":"bafkqaaa"}]}"#);
+        for bad in [r#"{"/":1}"#, r#"{"/":"x"}"#, r#"{"/":"bafkqaaa","a":1}"#, r#"{"a":1,"a":2}"#, r#"["#, r#"{"a"1}"#] {
+            decode(bad.as_bytes(), true).unwrap_err();
         }
     }
 }

@@ -118,20 +118,19 @@ impl Node {
     pub(super) fn to_value(&self) -> Value {
         let mut entries = Vec::new();
         if let Some(data) = &self.data {
-            entries.push(("Data".to_owned(), Value::Bytes(data.clone())));
+            entries.push(("Data".into(), Value::Bytes(data.clone())));
         }
         let links = self.links.iter().map(|link| {
-            let mut entry = vec![("Hash".to_owned(), Value::Link(link.cid))];
+            let mut entry = vec![("Hash".into(), Value::Link(link.cid))];
             if link.has_name {
-                let name = String::from_utf8_lossy(&link.name).into_owned();
-                entry.push(("Name".to_owned(), Value::Text(name)));
+                entry.push(("Name".into(), Value::Text(link.name.clone())));
             }
             if link.has_tsize {
-                entry.push(("Tsize".to_owned(), Value::Int(i128::from(link.tsize))));
+                entry.push(("Tsize".into(), Value::Int(i128::from(link.tsize))));
             }
             Value::Map(entry)
         });
-        entries.push(("Links".to_owned(), Value::List(links.collect())));
+        entries.push(("Links".into(), Value::List(links.collect())));
         Value::Map(entries)
     }
 
@@ -142,15 +141,15 @@ impl Node {
         };
         let mut node = Self::default();
         for (key, value) in entries {
-            match (key.as_str(), value) {
-                ("Data", Value::Bytes(data)) => node.data = Some(data.clone()),
-                ("Links", Value::List(links)) => {
+            match (key.as_slice(), value) {
+                (b"Data", Value::Bytes(data)) => node.data = Some(data.clone()),
+                (b"Links", Value::List(links)) => {
                     node.links = links.iter().map(link_of).collect::<Result<_, _>>()?;
                 }
-                (key, _) => return Err(format!("invalid key: {key:?} is not a field in type PBNode")),
+                (key, _) => return Err(no_field(key, "PBNode")),
             }
         }
-        if !entries.iter().any(|(key, _)| key == "Links") {
+        if !entries.iter().any(|(key, _)| key == b"Links") {
             return Err("missing required fields: Links".into());
         }
         node.links.sort_by(|one, other| one.name.cmp(&other.name));
@@ -158,15 +157,19 @@ impl Node {
     }
 }
 
+fn no_field(key: &[u8], of: &str) -> String {
+    format!("invalid key: {:?} is not a field in type {of}", String::from_utf8_lossy(key))
+}
+
 fn link_of(value: &Value) -> Result<PbLink, String> {
     let Value::Map(entries) = value else { return Err("invalid DAG-PB form: a link is a map".into()) };
     let (mut cid, mut name, mut tsize) = (None, None, None);
     for (key, value) in entries {
-        match (key.as_str(), value) {
-            ("Hash", Value::Link(link)) => cid = Some(*link),
-            ("Name", Value::Text(text)) => name = Some(text.clone().into_bytes()),
-            ("Tsize", Value::Int(size)) => tsize = u64::try_from(*size).ok(),
-            (key, _) => return Err(format!("invalid key: {key:?} is not a field in type PBLink")),
+        match (key.as_slice(), value) {
+            (b"Hash", Value::Link(link)) => cid = Some(*link),
+            (b"Name", Value::Text(text)) => name = Some(text.clone()),
+            (b"Tsize", Value::Int(size)) => tsize = u64::try_from(*size).ok(),
+            (key, _) => return Err(no_field(key, "PBLink")),
         }
     }
     Ok(PbLink {

@@ -34,15 +34,17 @@ pub(super) async fn export(core: Arc<Core>, call: Call) -> Result<Answer, Failur
     let is_local = call.is("local-only");
     let source = core.source(call.is_offline() || is_local);
     let root = root_of(&source, &call.args[0]).await?;
-    let pieces = write(source, root, is_local).map(|piece| piece.map_err(Failure::from));
+    let pieces = write(source, root, is_local, true).map(|piece| piece.map_err(Failure::from));
     Ok(Answer::Bytes("application/vnd.ipld.car", None, pieces.boxed()))
 }
 
-/// A DAG as CAR version 1, depth first, each block once. `skips` leaves out what is missing.
+/// A DAG as CAR version 1, depth first, each block once. `skips` leaves out what is missing; `repeats_inline` writes
+/// blocks that their CIDs hold too, as Kubo's `dag/export` does and its gateway does not.
 pub(in crate::node) fn write(
     source: Source,
     root: Cid,
     skips: bool,
+    repeats_inline: bool,
 ) -> impl Stream<Item = Result<Bytes, Error>> + Send + 'static {
     let state = (source, vec![root], HashSet::new());
     let header = stream::iter([Ok(section(&header(&root), &[]))]);
@@ -58,7 +60,7 @@ pub(in crate::node) fn write(
             };
             let links = ipld::links(&cid, &block).map_err(Error::message)?;
             todo.extend(links.into_iter().rev().map(|link| link.cid));
-            if cid.hash().code() == 0 {
+            if cid.hash().code() == 0 && !repeats_inline {
                 // it holds its block itself
                 continue;
             }

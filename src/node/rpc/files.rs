@@ -94,7 +94,10 @@ pub(super) async fn get(core: Arc<Core>, mut call: Call) -> Result<Answer, Failu
     let entry = entry(&source, &arg).await?;
     let name = arg.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
     let size = entry.total;
-    let pieces = if is_packed && !archives && entry.kind == EntryKind::File {
+    let pieces = if is_packed && !archives {
+        if entry.kind != EntryKind::File {
+            return Err(Failure::new("file is not regular"));
+        }
         unixfs::bytes(source, entry.cid, 0..entry.size).boxed()
     } else {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);

@@ -7,6 +7,7 @@ use cluster_compat::types::Cid;
 use futures::stream;
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::super::ipld::{self, Link};
 use super::super::source::{Source, blocking};
@@ -39,6 +40,7 @@ struct Writer {
     unique: bool,
     max_depth: i64,
     seen: HashMap<Cid, i64>,
+    deadline: Option<Instant>,
 }
 
 /// A node whose links are being written.
@@ -48,8 +50,16 @@ struct Frame {
 }
 
 impl Writer {
+    /// A node, while there is time: what does not come is a row, and the call ends well. (Go: `WriteRefs`)
     async fn open(&self, cid: Cid) -> Result<Frame, Error> {
-        let block = self.source.block(cid).await?;
+        let block = self.source.block(cid);
+        let block = match self.deadline {
+            None => block.await?,
+            Some(deadline) => match tokio::time::timeout_at(deadline, block).await {
+                Ok(block) => block?,
+                Err(_) => return Err(Error::message(Failure::deadline().to_string())),
+            },
+        };
         let links = ipld::links(&cid, &block).map_err(Error::message)?;
         Ok(Frame { cid, links: links.into_iter() })
     }
@@ -100,6 +110,7 @@ pub(super) async fn refs(core: Arc<Core>, mut call: Call) -> Result<Answer, Fail
         unique: call.is("unique"),
         max_depth,
         seen: HashMap::new(),
+        deadline: call.deadline,
     };
     let mut roots = Vec::new();
     for arg in call.take_args().await? {
