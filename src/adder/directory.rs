@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use cluster_compat::types::Cid;
+use cluster_compat::types::{Block, Cid};
 
 use super::hash::CidBuilder;
 use super::tree::{Dir, Kind, Tree};
@@ -12,6 +12,36 @@ use super::{Error, hamt};
 
 /// Bytes of names and CIDs above which a directory is sharded. (Go: `boxo/ipld/unixfs/io`)
 const HAMT_ABOVE: usize = 262_144;
+
+/// An entry of a directory that stands alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectoryEntry {
+    /// Its name, any bytes without a slash.
+    pub name: Vec<u8>,
+    /// What stands there.
+    pub cid: Cid,
+    /// Bytes of the DAG beneath it.
+    pub tsize: u64,
+}
+
+/// The nodes of one directory, children before parents, its root last, each with the bytes of the DAG it is the root of.
+/// It is sharded where Kubo's importer would shard it. `version` and `hash` are those of the CIDs (spec: adder 3).
+///
+/// # Errors
+/// A CID version or hash that is not known, or entries whose names cannot be told apart by their hashes.
+pub fn directory_of(
+    mut entries: Vec<DirectoryEntry>,
+    version: i64,
+    hash: &str,
+) -> Result<Vec<(Block, u64)>, Error> {
+    let cids = CidBuilder::new(version, hash)?;
+    let size: usize = entries.iter().map(|entry| entry.name.len() + entry.cid.encoded_len()).sum();
+    entries.sort_by(|one, other| one.name.cmp(&other.name));
+    let links: Vec<Link> =
+        entries.into_iter().map(|DirectoryEntry { name, cid, tsize }| Link { name, cid, tsize }).collect();
+    let nodes = if size > HAMT_ABOVE { hamt::build(links, cids)? } else { vec![directory(cids, &links)] };
+    Ok(nodes.into_iter().map(|node| (node.block, node.tsize)).collect())
+}
 
 /// Nodes of a directory and all beneath it, children before parents. A walk rather than a function, so that the caller
 /// may wait for room between nodes; it holds four bytes for each entry, sixteen more while the directory is sharded,

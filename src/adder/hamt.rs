@@ -89,7 +89,6 @@ impl Trie {
 }
 
 /// The nodes of a sharded directory, children before parents, the root last.
-#[cfg(test)]
 pub(super) fn build(links: Vec<Link>, cids: CidBuilder) -> Result<Vec<Node>, Error> {
     let mut hashed: Vec<(u64, Link)> = links.into_iter().map(|link| (hash(&link.name), link)).collect();
     hashed.sort_by_key(|entry| entry.0);

@@ -45,6 +45,7 @@ mod unixfs;
 
 use cluster_compat::api;
 
+pub use self::directory::{DirectoryEntry, directory_of};
 pub use self::hash::digest;
 pub use self::host::{Batch, Host};
 pub use self::import::import;

@@ -1,4 +1,4 @@
-//! Garbage collection: mark what pins reach, then sweep the rest.
+//! Garbage collection: mark what pins and the mutable files reach, then sweep the rest.
 //!
 //! Adding and pinning go on meanwhile; what they need is spared ([`super::lease`]). Nothing is removed while a pinned
 //! DAG cannot be walked whole: what hangs below the missing block could not be told from garbage.
@@ -59,7 +59,8 @@ fn mark(repo: &Repo, roots: &[Cid]) -> Result<(), Error> {
             }
         }
     }
-    for root in roots {
+    // as much of the mutable files as is here, like Kubo
+    for root in repo.files()?.iter().chain(roots) {
         walk(repo, *root, &mut seen, false)?;
     }
     Ok(())

@@ -47,7 +47,9 @@ impl Value {
     /// What `segment` of a path leads to.
     pub(super) fn step(&self, segment: &str) -> Option<&Value> {
         match self {
-            Self::Map(entries) => entries.iter().find(|(key, _)| key == segment.as_bytes()).map(|(_, value)| value),
+            Self::Map(entries) => {
+                entries.iter().find(|(key, _)| key == segment.as_bytes()).map(|(_, value)| value)
+            }
             Self::List(items) => segment.parse::<usize>().ok().and_then(|at| items.get(at)),
             _ => None,
         }

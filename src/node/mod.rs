@@ -21,6 +21,7 @@ mod gc;
 mod hamt;
 mod ipld;
 mod lease;
+mod mfs;
 mod path;
 mod pins;
 mod providers;
@@ -49,6 +50,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::fetch::Fetcher;
+use self::mfs::Mfs;
 use self::repo::{Pin, PinKind, Repo};
 use self::rpc::Access;
 use self::source::{Source, blocking};
@@ -139,6 +141,7 @@ struct Core {
     swarm: Swarm,
     fetcher: Fetcher,
     keypair: Keypair,
+    files: Mfs,
     tasks: Tasks,
     /// Fires when somebody asks the node to stop.
     asked: CancellationToken,
@@ -221,6 +224,7 @@ impl Node {
             swarm,
             fetcher,
             keypair,
+            files: Mfs::new(),
             tasks: tasks.clone(),
             asked: CancellationToken::new(),
             is_alone,

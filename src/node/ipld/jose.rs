@@ -112,9 +112,9 @@ fn convert(
             Some(Field::Base64Url | Field::Needed) => turn(value)?,
             Some(Field::Any) => value.clone(),
             Some(Field::List(inner)) => match value {
-                Value::List(items) => {
-                    Value::List(items.iter().map(|item| convert(item, inner, turn)).collect::<Result<_, _>>()?)
-                }
+                Value::List(items) => Value::List(
+                    items.iter().map(|item| convert(item, inner, turn)).collect::<Result<_, _>>()?,
+                ),
                 other => return Err(format!("{INVALID}: a list is expected, not a {}", other.kind())),
             },
             None => return Err(format!("{INVALID}: no field {:?}", String::from_utf8_lossy(key))),
@@ -160,7 +160,8 @@ mod tests {
     #[test]
     fn a_signed_message_is_the_same_flattened_or_not_and_gets_its_link() {
         let payload = "AXESIA6-N2LRzk6hu8wIeI8lqKYBVXvG4-rL0uuwvP8AwPkD";
-        let flat = read(&format!(r#"{{"payload":"{payload}","protected":"AQI","signature":"AwQ"}}"#)).unwrap();
+        let flat =
+            read(&format!(r#"{{"payload":"{payload}","protected":"AQI","signature":"AwQ"}}"#)).unwrap();
         let list = format!(r#""payload":"{payload}","signatures":[{{"protected":"AQI","signature":"AwQ"}}]"#);
         assert_eq!(read(&format!("{{{list}}}")).unwrap(), flat);
         let cid = Cid::try_from(URL_SAFE_NO_PAD.decode(payload).unwrap().as_slice()).unwrap();
@@ -171,8 +172,10 @@ mod tests {
 
     #[test]
     fn an_encrypted_message_is_the_same_flattened_or_not() {
-        let flat = read(r#"{"ciphertext":"AQI","encrypted_key":"AwQ","iv":"BQY","unprotected":{"a":1}}"#).unwrap();
-        let shown = r#"{"ciphertext":"AQI","iv":"BQY","recipients":[{"encrypted_key":"AwQ"}],"unprotected":{"a":1}}"#;
+        let flat =
+            read(r#"{"ciphertext":"AQI","encrypted_key":"AwQ","iv":"BQY","unprotected":{"a":1}}"#).unwrap();
+        let shown =
+            r#"{"ciphertext":"AQI","iv":"BQY","recipients":[{"encrypted_key":"AwQ"}],"unprotected":{"a":1}}"#;
         assert_eq!(told(&flat), shown);
         assert_eq!(read(shown).unwrap(), flat);
     }

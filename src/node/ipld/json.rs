@@ -265,7 +265,14 @@ mod tests {
     fn links_and_bytes_are_what_the_key_of_one_slash_says() {
         let value = decode(br#"{"a":{"/":{"bytes":"AQI="}},"b":[{"/":"bafkqaaa"}]}"#, true).unwrap();
         assert_eq!(encode(&value, true), br#"{"a":{"/":{"bytes":"AQI"}},"b":[{"/":"bafkqaaa"}]}"#);
-        for bad in [r#"{"/":1}"#, r#"{"/":"x"}"#, r#"{"/":"bafkqaaa","a":1}"#, r#"{"a":1,"a":2}"#, r#"["#, r#"{"a"1}"#] {
+        for bad in [
+            r#"{"/":1}"#,
+            r#"{"/":"x"}"#,
+            r#"{"/":"bafkqaaa","a":1}"#,
+            r#"{"a":1,"a":2}"#,
+            r#"["#,
+            r#"{"a"1}"#,
+        ] {
             decode(bad.as_bytes(), true).unwrap_err();
         }
     }

@@ -302,6 +302,47 @@ impl UnixFs {
         Ok(message)
     }
 
+    /// The message `bytes` with mode and time as given, and all else as it was.
+    pub(in crate::node) fn with_meta(
+        mut bytes: &[u8],
+        mode: Option<u32>,
+        mtime: Option<(i64, u32)>,
+    ) -> Result<Vec<u8>, String> {
+        let mut out = Vec::with_capacity(bytes.len() + 24);
+        while !bytes.is_empty() {
+            let whole = bytes;
+            let (number, _) = field(&mut bytes)?;
+            if number != 7 && number != 8 {
+                out.extend_from_slice(&whole[..whole.len() - bytes.len()]);
+            }
+        }
+        if let Some(mode) = mode {
+            out.push(0x38);
+            put_varint(&mut out, u64::from(mode));
+        }
+        if let Some((seconds, nanos)) = mtime {
+            let mut time = vec![0x08];
+            put_varint(&mut time, seconds as u64);
+            if nanos > 0 {
+                time.push(0x15);
+                time.extend(nanos.to_le_bytes());
+            }
+            put_bytes(&mut out, 0x42, &time);
+        }
+        Ok(out)
+    }
+
+    /// The message of a file whose content is in it. (Go: boxo `FilePBData`)
+    pub(in crate::node) fn file(data: &[u8]) -> Vec<u8> {
+        let mut out = vec![0x08, 2];
+        if !data.is_empty() {
+            put_bytes(&mut out, 0x12, data);
+        }
+        out.push(0x18);
+        put_varint(&mut out, data.len() as u64);
+        out
+    }
+
     /// Bytes of content beneath the node.
     pub(in crate::node) fn size(&self) -> u64 {
         match self.kind {

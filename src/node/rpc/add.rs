@@ -78,13 +78,8 @@ pub(super) async fn add(core: Arc<Core>, call: Call) -> Result<Answer, Failure> 
     let encoder = call.encoder()?;
     let is_silent = call.is("silent");
     let wraps = params.wrap_with_directory;
-    let host = NodeHost {
-        peer: core.keypair.public().to_peer_id(),
-        name: call.text("pin-name").to_owned(),
-        only_hash,
-        _lease: core.repo.leases().hold(None),
-        core,
-    };
+    let name = call.text("pin-name").to_owned();
+    let host = NodeHost { only_hash, ..NodeHost::new(core, name) };
     let paths = Paths::default();
     let upload = Followed { files: call.files()?, paths: paths.clone() };
     let events = import(params, Box::new(upload), Arc::new(host));
@@ -176,13 +171,21 @@ impl Upload for Followed {
 }
 
 /// This node as the importer's host: blocks go to its repository.
-struct NodeHost {
+pub(super) struct NodeHost {
     core: Arc<Core>,
     peer: PeerId,
     name: String,
     only_hash: bool,
     /// Spares what is added until it is pinned.
     _lease: Lease,
+}
+
+impl NodeHost {
+    /// A host whose pins get a name.
+    pub(super) fn new(core: Arc<Core>, name: String) -> Self {
+        let (peer, lease) = (core.keypair.public().to_peer_id(), core.repo.leases().hold(None));
+        Self { peer, name, only_hash: false, _lease: lease, core }
+    }
 }
 
 #[async_trait]

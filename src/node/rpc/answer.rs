@@ -46,19 +46,34 @@ pub(in crate::node) enum Answer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::node) struct Failure {
     message: String,
-    /// Whether the request itself was wrong: plain text and 400.
-    is_request: bool,
+    kind: FailureKind,
+}
+
+/// How a failure is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FailureKind {
+    /// A document and 500.
+    Server,
+    /// A document and 400. (Go: `cmds.ErrClient`)
+    Client,
+    /// Plain text and 400: the request itself was wrong.
+    Request,
 }
 
 impl Failure {
     /// In Kubo's words.
     pub(in crate::node) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), is_request: false }
+        Self { message: message.into(), kind: FailureKind::Server }
     }
 
     /// Of a request that makes no sense.
     pub(in crate::node) fn request(message: impl Into<String>) -> Self {
-        Self { message: message.into(), is_request: true }
+        Self { message: message.into(), kind: FailureKind::Request }
+    }
+
+    /// Of options that contradict each other.
+    pub(in crate::node) fn client(message: impl Into<String>) -> Self {
+        Self { message: message.into(), kind: FailureKind::Client }
     }
 
     /// The call's own limit.
@@ -229,12 +244,14 @@ struct Document<'a> {
 }
 
 fn failed(failure: &Failure) -> Response {
-    if failure.is_request {
-        return plain(StatusCode::BAD_REQUEST, &failure.message);
-    }
-    let document = line(&Document { message: &failure.message, code: 0, kind: "error" });
+    let (status, code) = match failure.kind {
+        FailureKind::Request => return plain(StatusCode::BAD_REQUEST, &failure.message),
+        FailureKind::Client => (StatusCode::BAD_REQUEST, 1),
+        FailureKind::Server => (StatusCode::INTERNAL_SERVER_ERROR, 0),
+    };
+    let document = line(&Document { message: &failure.message, code, kind: "error" });
     let mut response = chunks("application/json", stream::iter([Ok(Frame::data(document))]));
-    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    *response.status_mut() = status;
     response
 }
 

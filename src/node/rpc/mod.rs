@@ -15,7 +15,9 @@ mod call;
 pub(super) mod car;
 mod dag;
 mod files;
+mod mfs;
 mod misc;
+mod patch;
 mod pin;
 mod refs;
 mod repo;
@@ -35,6 +37,8 @@ use http::header::{
     HeaderMap, HeaderValue, ORIGIN, REFERER, USER_AGENT,
 };
 use http::{Method, StatusCode};
+
+pub(super) use self::text::hash_name;
 
 use self::answer::{Answer, Failure, plain};
 use self::call::Call;

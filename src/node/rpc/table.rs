@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use super::super::Core;
 use super::answer::{Answer, Failure};
 use super::call::Call;
-use super::{add, bitswap, block, car, dag, files, misc, pin, refs, repo, routing, swarm};
+use super::{add, bitswap, block, car, dag, files, mfs, misc, pin, refs, repo, routing, swarm};
 
 /// Answers a call.
 type Run = fn(Arc<Core>, Call) -> BoxFuture<'static, Result<Answer, Failure>>;
@@ -114,6 +114,11 @@ pub(super) const GLOBAL: &[Opt] = &[
     bool(&["local", "L"]),
     text(&["api-auth"], ""),
 ];
+
+const FLUSH: Opt = on(&["flush", "f"]);
+const PARENTS: Opt = bool(&["parents", "p"]);
+const CID_VERSION: Opt = int(&["cid-version", "cid-ver"], "");
+const HASH: Opt = text(&["hash"], "");
 
 const PROVIDE_ROOT: Opt = bool(&["fast-provide-root"]);
 const PROVIDE_DAG: Opt = bool(&["fast-provide-dag"]);
@@ -242,6 +247,48 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
             on(&["progress", "p"]),
         ],
         files::get
+    ),
+    endpoint!("files/chcid", [arg("path")], [CID_VERSION, HASH, FLUSH], mfs::chcid),
+    endpoint!("files/chmod", [arg("mode"), arg("path")], [FLUSH], mfs::chmod),
+    endpoint!(
+        "files/cp",
+        [arg("source"), arg("dest")],
+        [bool(&["force"]), PARENTS, CID_VERSION, HASH, FLUSH],
+        mfs::cp
+    ),
+    endpoint!("files/flush", [maybe("path")], [FLUSH], mfs::flush),
+    endpoint!("files/ls", [maybe("path")], [bool(&["long", "l"]), bool(&["U"]), FLUSH], mfs::ls),
+    endpoint!("files/mkdir", [arg("path")], [PARENTS, CID_VERSION, HASH, FLUSH], mfs::mkdir),
+    endpoint!("files/mv", [arg("source"), arg("dest")], [FLUSH], mfs::mv),
+    endpoint!(
+        "files/read",
+        [arg("path")],
+        [int64(&["offset", "o"]), int64(&["count", "n"]), FLUSH],
+        mfs::read
+    ),
+    endpoint!("files/rm", [arg("path")], [bool(&["recursive", "r"]), bool(&["force"]), FLUSH], mfs::rm),
+    endpoint!(
+        "files/stat",
+        [arg("path")],
+        [text(&["format"], ""), bool(&["hash"]), bool(&["size"]), bool(&["with-local"]), FLUSH],
+        mfs::stat
+    ),
+    endpoint!("files/touch", [arg("path")], [int64(&["mtime"]), uint(&["mtime-nsecs"]), FLUSH], mfs::touch),
+    endpoint!(
+        "files/write",
+        [arg("path"), file("data")],
+        [
+            int64(&["offset", "o"]),
+            bool(&["create", "e"]),
+            PARENTS,
+            bool(&["truncate", "t"]),
+            int64(&["count", "n"]),
+            bool(&["raw-leaves"]),
+            CID_VERSION,
+            HASH,
+            FLUSH,
+        ],
+        mfs::write
     ),
     endpoint!("id", [maybe("peerid")], [text(&["format", "f"], ""), text(&["peerid-base"], "")], misc::id),
     endpoint!(

@@ -117,7 +117,7 @@ pub(super) fn hash_code(name: &str) -> Option<u64> {
 }
 
 /// The name of a hash.
-pub(super) fn hash_name(code: u64) -> String {
+pub(in crate::node) fn hash_name(code: u64) -> String {
     match code {
         0 => "identity".into(),
         0xb201..=0xb240 => format!("blake2b-{}", (code - 0xb200) * 8),
