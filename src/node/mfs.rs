@@ -365,8 +365,8 @@ impl Edit {
         let (mut mode, mut mtime) = (None, None);
         let block = if cid.codec() == RAW {
             change(&mut mode, &mut mtime);
-            // a raw block has no place for them
-            let like = Cid::new_v1(DAG_PB, *cid.hash());
+            // a raw block has no place for them; the node around it is of the first form, as in Kubo
+            let like = empty_directory();
             let node = Node { links: Vec::new(), data: Some(UnixFs::file(&block)) };
             with_meta(&dag_pb(&like, &node)?, mode, mtime)?
         } else {

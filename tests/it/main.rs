@@ -21,6 +21,7 @@ mod members;
 mod mixed;
 mod net;
 mod node;
+mod node_cluster;
 mod node_interop;
 mod observe;
 mod odd_members;

@@ -444,12 +444,13 @@ pub(super) async fn write(core: Arc<Core>, call: Call) -> Result<Answer, Failure
             _ => return Err(Failure::new(format!("{path} was not a file"))),
         },
         Err(cause) if mfs::is_missing(&cause) && call.is("create") && !path.ends_with('/') => {
-            let parent = mfs::lookup(&source, above(&path)).await?;
-            (None, form.unwrap_or_else(|| Form::of(&parent)))
+            mfs::lookup(&source, above(&path)).await?;
+            // whatever the directory has, as in Kubo
+            (None, form.unwrap_or_else(|| Form { version: 0, hash: "sha2-256".to_owned() }))
         }
         Err(cause) => return Err(cause.into()),
     };
-    let mut params = AddParams {
+    let params = AddParams {
         layout: Layout::Trickle,
         raw_leaves: call.maybe("raw-leaves").unwrap_or(form.version > 0),
         cid_version: form.version,
@@ -457,7 +458,6 @@ pub(super) async fn write(core: Arc<Core>, call: Call) -> Result<Answer, Failure
         no_pin: true,
         ..AddParams::default()
     };
-    params.progress = false;
     let truncates = call.is("truncate");
     let was_raw = old.as_ref().is_some_and(|entry| entry.cid.codec() == RAW);
     let old = old.filter(|_| !truncates).map(|entry| (entry.cid, entry.size));
