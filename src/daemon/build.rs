@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cluster_compat::api::ClusterApi;
-use cluster_compat::config::{Config, HttpApi, Section, peerstore};
+use cluster_compat::config::{Config, HttpApi, Section, go_error, peerstore};
 use cluster_compat::http::conn::Layer;
 use cluster_compat::http::listen::Listener;
 use cluster_compat::pinsvc::PinSvc;
@@ -73,6 +73,7 @@ pub(super) async fn build(mut args: RunArgs) -> Result<Running, Error> {
         secret: config.cluster.secret,
         config: &config.cluster,
         peerstore: peerstore::read(&config.peerstore_path())
+            .map_err(|cause| go_error("read", &config.peerstore_path(), &cause))
             .map_err(Error::step("reading the peerstore file"))?,
         tasks: network_tasks.clone(),
     })

@@ -31,6 +31,7 @@ mod oracle;
 mod raw;
 #[path = "../../src/adder/tests/recipes.rs"]
 mod recipes;
+mod recordings;
 mod replace;
 mod restart;
 mod scripted;

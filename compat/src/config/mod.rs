@@ -24,6 +24,7 @@ mod datastore;
 mod embedded;
 mod engines;
 mod file;
+pub mod flat;
 mod identity;
 mod informer;
 mod ipfs;
@@ -41,7 +42,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 pub use self::allocator::Balanced;
@@ -89,8 +90,8 @@ pub enum Error {
     },
     /// A file of a version 0.0.x; the key that tells so.
     #[error(
-        "cluster section is missing, and \"{0}\" belongs to the flat layout of versions 0.0.x: make a new file with \
-         init and carry the values over"
+        "cluster section is missing, and \"{0}\" belongs to the flat layout of versions 0.0.x: carry its values \
+         over with `init --convert`"
     )]
     FlatLayout(&'static str),
     /// A `source` cannot be reached: the URL.
@@ -470,6 +471,11 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
+/// Reads the text of a configuration file; the error is Go's text.
+pub fn read_text(path: &Path) -> Result<String, String> {
+    read_file(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// Makes a folder that only its owner may enter, and those above it.
 pub fn make_folder(folder: &Path) -> Result<(), String> {
     use std::os::unix::fs::DirBuilderExt as _;
@@ -477,31 +483,29 @@ pub fn make_folder(folder: &Path) -> Result<(), String> {
     made.map_err(|reason| go_error("mkdir", folder, &reason))
 }
 
-/// Writes a file only its owner may read, through one beside it: a crash leaves the old or the new text.
-/// Where the file cannot be replaced (a mount of its own), it is written in place.
-fn write_private(path: &Path, text: &str) -> Result<(), String> {
+/// Writes a file only its owner may read, through one beside it: a crash or a full disk leaves the old or the new text.
+/// Where nothing may be put beside it, or it cannot be replaced (a mount of its own), it is written in place.
+pub fn write_private(path: &Path, text: &str) -> Result<(), String> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut beside = target.clone().into_os_string();
     beside.push(".new");
-    let open = |path: &Path| {
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
-    };
-    let replaced = open(Path::new(&beside)).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&beside, &target)
-    });
-    if replaced.is_ok() {
-        return Ok(());
-    }
-    // Best effort: it may not even exist.
-    let _ = std::fs::remove_file(&beside);
-    let written = open(&target).and_then(|mut file| {
+    let write = |path: &Path| {
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()
-    });
+    };
+    let replaced = write(Path::new(&beside)).and_then(|()| std::fs::rename(&beside, &target));
+    let Err(reason) = replaced else { return Ok(()) };
+    // Best effort: it may not even exist.
+    let _ = std::fs::remove_file(&beside);
+    let written = match reason.kind() {
+        // no room for the new text: the old one must not go
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Err(reason),
+        _ => write(&target),
+    };
     written.map_err(|reason| go_error("open", path, &reason))
 }
 

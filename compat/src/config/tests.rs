@@ -374,3 +374,19 @@ fn peerstores_skip_comments_and_bad_lines() {
     let addrs: Vec<String> = peerstore::read(&path).unwrap().iter().map(ToString::to_string).collect();
     assert_eq!(addrs, [lines[0].clone(), format!("/ip4/10.0.0.2/tcp/1/p2p/{id}")]);
 }
+
+#[test]
+fn a_text_that_cannot_be_written_leaves_the_old_one() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("service.json");
+    write_private(&path, "old").unwrap();
+    // what is written beside it ends on a device without room
+    std::os::unix::fs::symlink("/dev/full", folder.path().join("service.json.new")).unwrap();
+    let reason = write_private(&path, "new").unwrap_err();
+    assert_eq!(reason, format!("open {}: no space left on device", path.display()));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
+    write_private(&path, "new").unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "new");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+}

@@ -3,6 +3,7 @@
 use cluster_compat::go::time::Duration;
 use cluster_compat::types::DEFAULT_SHARD_SIZE;
 
+use crate::cli::complete;
 use crate::cli::table::{App, Command, Flag};
 
 /// The version ctl says it is, and compares with.
@@ -30,7 +31,7 @@ const METADATA: &str = "Pin metadata: key=value. Can be added multiple times";
 
 /// The program.
 pub(super) fn app() -> App {
-    App {
+    let mut app = App {
         name: "ipfs-cluster-ctl".to_owned(),
         usage: "CLI for IPFS Cluster".to_owned(),
         version: VERSION.into(),
@@ -85,7 +86,9 @@ With --local, only the contacted peer tries again.
             )),
         ],
         needs_command: false,
-    }
+    };
+    app.commands.extend(complete::commands());
+    app
 }
 
 fn command(

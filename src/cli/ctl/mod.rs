@@ -32,8 +32,8 @@ use cluster_compat::http::tls;
 use cluster_compat::types::{Cid, Multiaddr, multiaddr_peer, parse_cid, parse_multiaddr};
 
 use self::output::{Failure, Output};
-use crate::cli::exit;
 use crate::cli::table::{Command, Parsed, Run, Values};
+use crate::cli::{complete, exit};
 use crate::observe::log;
 
 /// Runs the program with the process's arguments.
@@ -43,6 +43,9 @@ pub fn main() -> ExitCode {
         Parsed::Done(done) => return exit::done(&done),
         Parsed::Run(run) => run,
     };
+    if let Some(answer) = complete::answer(&app::app(), &run) {
+        return exit::finish(answer.map(|text| exit::print(&text)));
+    }
     let logs = log::LogArgs {
         program: log::Program::Client,
         levels: "",
@@ -184,10 +187,11 @@ fn hex_secret(text: &str) -> Result<Vec<u8>, String> {
     hex::decode(text).map_err(|_| "encoding/hex: odd length hex string".into())
 }
 
-/// The paths of all commands, a line each; those of old releases are left out.
+/// The paths of all commands of the reference, a line each.
 fn commands() -> String {
     fn walk(parent: &str, commands: &[Command], out: &mut String) {
-        for command in commands.iter().filter(|command| !matches!(command.name, "sync" | "member")) {
+        let is_ours = |name| matches!(name, "sync" | "member" | "completion" | "man");
+        for command in commands.iter().filter(|command| !is_ours(command.name)) {
             let path = format!("{parent} {}", command.name);
             out.push_str(&path);
             out.push('\n');

@@ -9,12 +9,16 @@ use std::path::Path;
 use super::pages::{self, Page};
 use crate::cli::service::VERSION;
 use crate::cli::table::{App, Command, Done, Flag, Stop, Values, apply_env, no_topic, parse_flags, printed};
+use crate::cli::{complete, man};
 
 /// The program's name.
 pub(super) const NAME: &str = "ipfs-cluster-follow";
 
 /// Where names are looked up that are no URLs. (Go: `DefaultGateway`)
 pub(super) const DEFAULT_GATEWAY: &str = "127.0.0.1:8080";
+
+/// Prints the names of the clusters, for completions.
+const LISTER: &str = "ipfs-cluster-follow 2>/dev/null | sed -n 's/^ipfs-cluster-follow \"\\(.*\\)\"$/\\1/p'";
 
 /// A command line that asks for something to be done.
 #[derive(Debug)]
@@ -57,6 +61,19 @@ pub(super) fn parse(
     own.push(Flag::bool("version, v", ""));
     globals.declare("version");
     let mut rest = parse_flags(&own, &mut globals, args, false).map_err(stopped)?;
+    if globals.bool("man") {
+        let program = self::program(Path::new("~/.ipfs-cluster-follow"));
+        return Err(printed(man::page_of_named(&program, &cluster("<clusterName>"))));
+    }
+    if globals.is_set("completion") {
+        let levels = complete::levels_of_named(&program, &cluster("<clusterName>"), LISTER);
+        return Err(match complete::script(NAME, &levels, globals.string("completion")) {
+            Ok(script) => printed(script),
+            Err(failure) => {
+                Done { stderr: format!("{}\n", failure.line), code: failure.code, ..Done::default() }
+            }
+        });
+    }
     if globals.bool("version") {
         return Err(printed(format!("{NAME} version {VERSION}\n")));
     }
@@ -123,7 +140,7 @@ fn stopped(stop: Stop, page: &Page<'_>) -> Done {
 }
 
 /// The program without a cluster.
-pub(in crate::cli) fn program(home: &Path) -> App {
+fn program(home: &Path) -> App {
     App {
         name: NAME.to_owned(),
         usage: "IPFS Cluster Follower".to_owned(),
@@ -136,13 +153,16 @@ pub(in crate::cli) fn program(home: &Path) -> App {
                 home.to_string_lossy(),
             )
             .env("IPFS_CLUSTER_PATH"),
+            // flags, as any first word can be the name of a cluster
+            Flag::string("completion", "print a completion script for bash, zsh or fish", "").hidden(),
+            Flag::bool("man", "print the manual page").hidden(),
         ],
         ..App::default()
     }
 }
 
 /// The commands of one cluster.
-pub(in crate::cli) fn cluster(name: &str) -> App {
+fn cluster(name: &str) -> App {
     let gateway = || Flag::string("gateway", "gateway URL", DEFAULT_GATEWAY).env("IPFS_GATEWAY").hidden();
     App {
         name: format!("{NAME} {name}"),

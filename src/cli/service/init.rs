@@ -3,7 +3,9 @@
 use std::io::BufRead;
 use std::net::{IpAddr, TcpListener, UdpSocket};
 
-use cluster_compat::config::{Config, Consensus, Engine, Identity, parse_secret, peerstore};
+use cluster_compat::config::{
+    Config, Consensus, Engine, Identity, flat, parse_secret, peerstore, read_text, write_private,
+};
 use cluster_compat::types::{Multiaddr, PeerId, multiaddr_peer, parse_multiaddr};
 use libp2p::multiaddr::Protocol;
 
@@ -30,18 +32,78 @@ pub(super) fn run(context: &Context, run: &Run) -> Result<(), Failure> {
     };
     let input = &mut std::io::stdin().lock();
     let exists = context.service_json().exists();
-    if !exists && !context.identity_json().exists() {
+    if !exists && !context.identity_json().exists() && !run.flags.bool("convert") {
         return write(context, run, (consensus, engine), input);
     }
     // A peer may be running here.
     let lock = context.lock()?;
-    let question = "The configuration file will be overwritten. Continue?";
-    let result = if !exists || run.flags.bool("force") || prompt::confirm(question, input) {
-        write(context, run, (consensus, engine), input)
-    } else {
-        Ok(())
-    };
+    let result = replace(context, run, (consensus, engine), input);
     released(lock, result)
+}
+
+/// What becomes of a configuration that is there, or of an identity without one.
+fn replace(
+    context: &Context,
+    run: &Run,
+    kind: (Consensus, Engine),
+    input: &mut impl BufRead,
+) -> Result<(), Failure> {
+    if run.flags.bool("convert") {
+        return convert(context, run, kind, &flat_text(context)?);
+    }
+    if !context.service_json().exists() || run.flags.bool("force") {
+        return write(context, run, kind, input);
+    }
+    if let Ok(text) = flat_text(context)
+        && run.args.is_empty()
+        && prompt::confirm("The configuration file is one of versions 0.0.x. Carry its values over?", input)
+    {
+        return convert(context, run, kind, &text);
+    }
+    if prompt::confirm("The configuration file will be overwritten. Continue?", input) {
+        return write(context, run, kind, input);
+    }
+    Ok(())
+}
+
+/// The text of a configuration file of versions 0.0.x.
+fn flat_text(context: &Context) -> Result<String, Failure> {
+    let doing = "converting the configuration";
+    let path = context.service_json();
+    let text = read_text(&path).map_err(failed(doing))?;
+    if flat::is_flat(&text) {
+        Ok(text)
+    } else {
+        Err(Failure::new(doing, format!("{} is not in the layout of versions 0.0.x", path.display())))
+    }
+}
+
+/// Writes a configuration of today with the values of an old one, which is kept beside it.
+fn convert(context: &Context, run: &Run, kind: (Consensus, Engine), text: &str) -> Result<(), Failure> {
+    let doing = "converting the configuration";
+    let mut converted = flat::convert(text, kind, &context.folder).map_err(failed(doing))?;
+    let config = &mut converted.config;
+    if run.flags.bool("embedded") {
+        embed(config);
+    }
+    config
+        .apply_env(&context.env, true)
+        .map_err(failed("applying environment variables to configuration"))?;
+    config.validate().map_err(failed(doing))?;
+    let old = context.folder.join("service.json.0.0");
+    write_private(&old, text).map_err(failed(doing))?;
+    print_error(&format!("old configuration kept as {}\n", old.display()));
+    if !converted.dropped.is_empty() {
+        print_error(&format!("not carried over: {}\n", converted.dropped.join(", ")));
+    }
+    if let Some(identity) = converted.identity.filter(|_| !context.identity_json().exists()) {
+        identity.save(&context.identity_json()).map_err(failed("saving identity.json"))?;
+        print_error(&format!(
+            "identity of the old configuration written to {}\n",
+            context.identity_json().display()
+        ));
+    }
+    save(context, &converted.config, &converted.peers)
 }
 
 /// What `init` without a source and without flags does, no question asked: the caller holds the lock and has looked.

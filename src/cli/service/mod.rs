@@ -17,6 +17,7 @@ use std::process::ExitCode;
 
 use cluster_compat::config::{Config, Env, Identity};
 
+use super::complete;
 use super::exit::{self, Failure, failed};
 use super::folder;
 use super::table::{App, Command, Flag, Parsed, Run, Values};
@@ -93,7 +94,10 @@ pub fn main() -> ExitCode {
     let app = app(&folder::home(".ipfs-cluster"));
     match app.parse(std::env::args_os().skip(1).collect::<Vec<OsString>>(), &env) {
         Parsed::Done(done) => exit::done(&done),
-        Parsed::Run(run) => exit::finish(start(&run, &env)),
+        Parsed::Run(run) => match complete::answer(&self::app(Path::new("~/.ipfs-cluster")), &run) {
+            Some(answer) => exit::finish(answer.map(|text| exit::print(&text))),
+            None => exit::finish(start(&run, &env)),
+        },
     }
 }
 
@@ -143,7 +147,7 @@ fn version(flags: &Values) -> String {
 
 /// The commands and flags.
 fn app(folder: &Path) -> App {
-    App {
+    let mut app = App {
         name: NAME.to_owned(),
         usage: "IPFS Cluster peer".to_owned(),
         version: VERSION.to_owned(),
@@ -185,6 +189,7 @@ fn app(folder: &Path) -> App {
                     Flag::bool("force, f", "overwrite configuration without prompting"),
                     Flag::bool("randomports", "configure random ports to listen on instead of defaults"),
                     Flag::bool("embedded", "run an IPFS node in the peer's own process: no Kubo is needed"),
+                    Flag::bool("convert", "carry the values of a service.json of versions 0.0.x over"),
                 ],
                 ..Command::default()
             },
@@ -238,7 +243,9 @@ fn app(folder: &Path) -> App {
             },
         ],
         needs_command: true,
-    }
+    };
+    app.commands.extend(complete::commands());
+    app
 }
 
 fn state_commands() -> Command {

@@ -44,6 +44,9 @@ identity never is: remove identity.json for a new one.
 With --peers, the peerstore file gets these addresses, and their peers become
 the \"trusted_peers\" of \"crdt\" or the \"init_peerset\" of \"raft\".
 
+A service.json of versions 0.0.x, which had no sections, is carried over with
+--convert, or where the question is answered with yes; the old file is kept.
+
 Data is kept in LMDB whichever datastore is chosen; the sections of the others
 are written for peers of the original implementation.
 ";
