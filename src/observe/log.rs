@@ -441,6 +441,14 @@ impl Visit for Parts {
         self.fields.push((field.name(), value.to_string()));
     }
 
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        if value.is_finite() {
+            self.fields.push((field.name(), value.to_string()));
+        } else {
+            self.quoted(field, &value.to_string());
+        }
+    }
+
     fn record_bool(&mut self, field: &Field, value: bool) {
         self.fields.push((field.name(), value.to_string()));
     }

@@ -125,14 +125,14 @@ impl Server {
                 stream = streams.recv() => {
                     let Some((peer, stream)) = stream else { break };
                     let Some(place) = Place::take(&self.callers, peer) else {
-                        warn!(target: "rpc", %peer, "more than {MAX_OPEN} calls at once: one is reset");
+                        warn!(target: "p2p-gorpc", %peer, "more than {MAX_OPEN} calls at once: one is reset");
                         continue;
                     };
                     let (handler, stream) = (Arc::clone(&self.handler), open(stream));
                     calls.spawn(async move {
                         let Ok(_permit) = Arc::clone(&place.running).acquire_owned().await else { return };
                         if let Err(cause) = answer(stream, peer, &*handler).await {
-                            debug!(target: "rpc", %peer, "call not answered: {cause}");
+                            debug!(target: "p2p-gorpc", %peer, "call not answered: {cause}");
                         }
                     });
                 }
@@ -151,7 +151,7 @@ fn on_end(ended: Result<(), tokio::task::JoinError>) {
     if let Err(failure) = ended
         && failure.is_panic()
     {
-        error!(target: "rpc", %failure, "a call ended in a panic");
+        error!(target: "p2p-gorpc", %failure, "a call ended in a panic");
     }
 }
 
@@ -230,7 +230,7 @@ where
         Known::Method(_) | Known::Closed => {
             let error =
                 format!("client does not have permissions to call {}.{}", service.service, service.method);
-            debug!(target: "rpc", %peer, "{error}");
+            debug!(target: "p2p-gorpc", %peer, "{error}");
             outgoing.error(Response { service, error, error_type: TYPE_AUTHORIZATION }, NIL);
             return outgoing.finish().await;
         }

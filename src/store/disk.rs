@@ -185,7 +185,7 @@ fn open_env(
                 env.clear_stale_readers()?;
                 if size < asked_bytes / MAP_UNIT_BYTES * MAP_UNIT_BYTES {
                     warn!(
-                        target: "datastore",
+                        target: "service",
                         "the system does not grant a map of {asked_bytes} bytes; using {size} bytes"
                     );
                 }

@@ -18,6 +18,7 @@ mod interop_net;
 mod kubo;
 mod lab;
 mod members;
+mod migrate;
 mod mixed;
 mod net;
 mod node;
@@ -28,6 +29,7 @@ mod odd_members;
 mod offline;
 mod open_swarm;
 mod oracle;
+mod packaging;
 mod raw;
 #[path = "../../src/adder/tests/recipes.rs"]
 mod recipes;

@@ -285,3 +285,58 @@ async fn without_tracing_nothing_of_it_is_counted() {
         }
     }
 }
+
+/// Runs a command that logs one line, `state successfully exported`; what came out, and what is in the file.
+fn logged(vars: &[(&str, &str)], args: &[&str]) -> (String, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |args: &[&str], vars: &[(&str, &str)]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ipfs-cluster-service"));
+        let output =
+            command.arg("-c").arg(folder.path()).args(args).envs(vars.iter().copied()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    run(&["init"], &[]);
+    let file = folder.path().join("log").to_str().unwrap().to_owned();
+    let vars: Vec<_> = vars
+        .iter()
+        .map(|(key, value)| (*key, if *value == "FILE" { file.as_str() } else { value }))
+        .collect();
+    let (out, err) = run(&[args, &["state", "export"]].concat(), &vars);
+    (out, err, std::fs::read_to_string(&file).unwrap_or_default())
+}
+
+#[test]
+fn logs_go_where_and_how_the_environment_says() {
+    let words = "state successfully exported";
+    let (out, err, _) = logged(&[], &[]);
+    let columns: Vec<&str> = err.trim_end().split('\t').collect();
+    assert_eq!(
+        (out.as_str(), columns.len(), &columns[1..3], columns[4]),
+        ("", 6, &["INFO", "service"][..], words)
+    );
+    for key in ["GOLOG_LOG_FMT", "IPFS_LOGGING_FMT"] {
+        let (_, err, _) = logged(&[(key, "json"), ("GOLOG_LOG_LABELS", "dc=sjc")], &[]);
+        let line: Value = serde_json::from_str(&err).unwrap();
+        let values = ["level", "logger", "msg", "dc"].map(|key| line[key].as_str().unwrap());
+        assert_eq!(values, ["info", "service", words, "sjc"]);
+        assert!(line["ts"].is_string() && line["caller"].is_string() && line["n_pins"] == 0, "{line}");
+    }
+    assert!(logged(&[("GOLOG_LOG_FMT", "color")], &[]).1.contains("\x1b[34mINFO"));
+    let (out, err, file) = logged(&[("GOLOG_FILE", "FILE")], &[]);
+    assert!(out.is_empty() && err.is_empty() && file.contains(words));
+    let (out, err, file) = logged(&[("GOLOG_FILE", "FILE"), ("GOLOG_OUTPUT", "stdout+stderr+file")], &[]);
+    assert!([out, err, file].iter().all(|text| text.contains(words)));
+    // levels: flags and variables, of all or of one facility
+    for levels in ["warn", "service:error", "info,service:fatal", "service:critical"] {
+        assert_eq!(logged(&[], &["--loglevel", levels]).1, "", "{levels}");
+        assert_eq!(logged(&[("IPFS_CLUSTER_LOG_LEVEL", levels)], &[]).1, "", "{levels}");
+    }
+    for levels in ["debug", "error,service:INFO", "crdt:error"] {
+        assert!(logged(&[], &["--loglevel", levels]).1.contains(words), "{levels}");
+    }
+    // the environment moves what the program has no level for
+    for key in ["GOLOG_LOG_LEVEL", "IPFS_LOGGING"] {
+        assert!(logged(&[(key, "error,service=debug")], &[]).1.contains(words));
+    }
+}

@@ -84,20 +84,25 @@ impl Peer {
         let peer = Self { program, loglevel: None, folder: tempfile::tempdir().unwrap(), child: None };
         let output = peer.service(&["init"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let path = peer.path("service.json");
+        peer.configure(daemon, change);
+        peer
+    }
+
+    /// Points the peer at a daemon and at sockets in its folder.
+    pub(crate) fn configure(&self, daemon: &FakeKubo, change: impl FnOnce(&mut Value)) {
+        let path = self.path("service.json");
         let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         config["cluster"]["listen_multiaddress"] = "/ip4/127.0.0.1/tcp/0".into();
         config["cluster"]["mdns_interval"] = "0s".into();
         config["cluster"]["monitor_ping_interval"] = "1s".into();
-        config["api"]["restapi"]["http_listen_multiaddress"] = peer.socket("rest").into();
-        config["api"]["ipfsproxy"]["listen_multiaddress"] = peer.socket("proxy").into();
+        config["api"]["restapi"]["http_listen_multiaddress"] = self.socket("rest").into();
+        config["api"]["ipfsproxy"]["listen_multiaddress"] = self.socket("proxy").into();
         config["api"]["ipfsproxy"]["node_multiaddress"] = daemon.multiaddr().into();
         config["ipfs_connector"]["ipfshttp"]["node_multiaddress"] = daemon.multiaddr().into();
         // its port would be a fixed one
         config["api"].as_object_mut().unwrap().remove("pinsvcapi");
         change(&mut config);
         std::fs::write(&path, config.to_string()).unwrap();
-        peer
     }
 
     /// As [`Peer::init`], for a cluster of several.
@@ -110,7 +115,12 @@ impl Peer {
 
     /// From its next start on, what runs on the folder is our service.
     pub(crate) fn becomes_ours(&mut self) {
-        self.program = program();
+        self.becomes(program());
+    }
+
+    /// From its next start on, what runs on the folder is that program.
+    pub(crate) fn becomes(&mut self, program: OsString) {
+        self.program = program;
     }
 
     /// From its next start on, it logs what `--loglevel` would make it log.

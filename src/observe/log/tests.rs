@@ -93,7 +93,7 @@ fn printed(format: Format, labels: Vec<(String, String)>) -> String {
     tracing::subscriber::with_default(Registry::default().with(layer), || {
         tracing::info!(target: "cluster", "IPFS Cluster is ready");
         tracing::debug!(target: "cluster", "not shown");
-        tracing::warn!(target: "pintracker", attempt = 2, cid = "Qm\"", "a\x1b[2Jb");
+        tracing::warn!(target: "pintracker", attempt = 2, share = 0.5, none = f64::NAN, cid = "Qm\"", "a\x1b[2Jb");
     });
     let bytes = kept.0.lock().unwrap().clone();
     let text = String::from_utf8(bytes).unwrap();
@@ -120,7 +120,7 @@ fn text_has_five_columns_and_fields_behind() {
     assert_eq!(
         printed(Format::Plain, vec![]),
         "INFO\tcluster\tlog/tests.rs:L\tIPFS Cluster is ready\n\
-         WARN\tpintracker\tlog/tests.rs:L\ta\\u{1b}[2Jb\t{\"attempt\": 2, \"cid\": \"Qm\\\"\"}\n"
+         WARN\tpintracker\tlog/tests.rs:L\ta\\u{1b}[2Jb\t{\"attempt\": 2, \"share\": 0.5, \"none\": \"NaN\", \"cid\": \"Qm\\\"\"}\n"
     );
     assert!(printed(Format::Colour, vec![]).starts_with("\x1b[34mINFO\x1b[0m\tcluster\t"));
 }
@@ -130,7 +130,7 @@ fn json_has_zaps_keys() {
     assert_eq!(
         printed(Format::Json, vec![("dc".into(), "sjc".into())]),
         "{\"level\":\"info\",TS,\"logger\":\"cluster\",\"caller\":\"log/tests.rs:L\",\"msg\":\"IPFS Cluster is ready\",\"dc\":\"sjc\"}\n\
-         {\"level\":\"warn\",TS,\"logger\":\"pintracker\",\"caller\":\"log/tests.rs:L\",\"msg\":\"a\\u001b[2Jb\",\"dc\":\"sjc\",\"attempt\":2,\"cid\":\"Qm\\\"\"}\n"
+         {\"level\":\"warn\",TS,\"logger\":\"pintracker\",\"caller\":\"log/tests.rs:L\",\"msg\":\"a\\u001b[2Jb\",\"dc\":\"sjc\",\"attempt\":2,\"share\":0.5,\"none\":\"NaN\",\"cid\":\"Qm\\\"\"}\n"
     );
 }
 
