@@ -54,6 +54,11 @@ impl Lock {
         Err(format!("lock {}: someone else has the lock", path.display()))
     }
 
+    /// Fails where another process holds the lock of `folder`.
+    pub fn check(folder: &Path) -> Result<(), String> {
+        if folder.join(NAME).exists() { Self::take(folder)?.release() } else { Ok(()) }
+    }
+
     /// Removes the file and gives up the lock.
     pub fn release(mut self) -> Result<(), String> {
         self.close()
@@ -95,11 +100,26 @@ mod tests {
     const FOLDER: &str = "CLUSTER_TEST_LOCK_FOLDER";
 
     /// Tries the lock in another process, as a process never refuses itself a POSIX lock: this program again,
-    /// running only the next test.
-    fn is_free_for_others(folder: &Path) -> bool {
+    /// running only one of the next tests.
+    fn succeeds_elsewhere(test: &str, folder: &Path) -> bool {
         let mut other = Command::new(std::env::current_exe().unwrap());
-        other.args(["--exact", "daemon::lock::tests::another_process_takes_the_lock_it_is_told_to"]);
+        other.args(["--exact", &format!("daemon::lock::tests::{test}")]);
         other.env(FOLDER, folder).output().unwrap().status.success()
+    }
+
+    fn is_free_for_others(folder: &Path) -> bool {
+        succeeds_elsewhere("another_process_takes_the_lock_it_is_told_to", folder)
+    }
+
+    fn is_checked_as_free_by_others(folder: &Path) -> bool {
+        succeeds_elsewhere("another_process_checks_the_lock_it_is_told_to", folder)
+    }
+
+    #[test]
+    fn another_process_checks_the_lock_it_is_told_to() {
+        if let Some(folder) = std::env::var_os(FOLDER) {
+            Lock::check(Path::new(&folder)).unwrap();
+        }
     }
 
     #[test]
@@ -116,7 +136,9 @@ mod tests {
         let lock = Lock::take(&folder).unwrap();
         assert!(folder.join(NAME).exists());
         assert!(!is_free_for_others(&folder));
+        assert!(!is_checked_as_free_by_others(&folder));
         lock.release().unwrap();
+        assert!(is_checked_as_free_by_others(&folder));
         assert!(!folder.join(NAME).exists());
         drop(Lock::take(&folder).unwrap());
         assert!(!folder.join(NAME).exists());

@@ -246,6 +246,14 @@ async fn follows(
     assert!(second.status.code() == Some(1), "{second:?}");
     let words = String::from_utf8(second.stderr).unwrap();
     assert!(words.contains("someone else has the lock\ncreating datastore\n"), "{words}");
+    let cleanup = Command::new(env!("CARGO_BIN_EXE_ipfs-cluster-service"))
+        .arg("--config")
+        .arg(follower.path(""))
+        .args(["state", "cleanup", "-f"])
+        .output()
+        .unwrap();
+    let words = String::from_utf8(cleanup.stderr).unwrap();
+    assert!(words.contains("error obtaining execution lock: lock "), "{words}");
     follower.kill();
     assert!(follower.path("api-socket").exists());
     follower.start(&[]).await;

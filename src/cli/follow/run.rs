@@ -136,10 +136,12 @@ fn force(follower: &Follower, config: &mut Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Keeps a second peer out of the folder. The lock lies beside the database: a follower has none in its own folder.
+/// Keeps a second peer out of the folder, and the service's commands. The lock lies beside the database: a follower has
+/// none in its own folder.
 fn lock(config: &Config) -> Result<Lock, Failure> {
     let place = config.datastore.lmdb.path(&config.folder);
-    Lock::take(&place).map_err(|cause| caused(cause, "creating datastore"))
+    let taken = Lock::check(&config.folder).and_then(|()| Lock::take(&place));
+    taken.map_err(|cause| caused(cause, "creating datastore"))
 }
 
 /// Removes the socket that a peer left which was killed; nobody else runs in this folder.

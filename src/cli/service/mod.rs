@@ -15,7 +15,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use cluster_compat::config::{Config, Env, Identity};
+use cluster_compat::config::{Config, Env, Identity, Lmdb};
 
 use super::complete;
 use super::exit::{self, Failure, failed};
@@ -45,17 +45,21 @@ impl Context {
         self.folder.join("identity.json")
     }
 
-    /// Takes the lock of the folder.
+    /// Takes the lock of the folder, unless a follower runs on its database.
     fn lock(&self) -> Result<Lock, Failure> {
-        Lock::take(&self.folder).map_err(|why| {
-            let path = self.folder.join("cluster.lock");
+        let refused = |folder: &Path, why: String| {
+            let path = folder.join("cluster.lock");
             let cause = format!(
                 "{why}. If no other {NAME} process is running, remove {}, or make sure that the config folder is \
                  writable for the user running {NAME}.",
                 path.display()
             );
             Failure::new("obtaining execution lock", cause)
-        })
+        };
+        let lock = Lock::take(&self.folder).map_err(|why| refused(&self.folder, why))?;
+        let database = Lmdb::default().path(&self.folder);
+        Lock::check(&database).map_err(|why| refused(&database, why))?;
+        Ok(lock)
     }
 
     /// Loads configuration and identity.
