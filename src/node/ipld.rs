@@ -171,7 +171,8 @@ impl Value {
 
 /// Keys in the order of DAG-CBOR and DAG-JSON: DAG-CBOR by length first.
 fn sorted(entries: &[(Vec<u8>, Value)], by_length: bool) -> Vec<&(Vec<u8>, Value)> {
-    let mut by_key: BTreeMap<(usize, &[u8]), &(Vec<u8>, Value)> = BTreeMap::new();
+    type Key<'a> = (usize, &'a [u8]);
+    let mut by_key: BTreeMap<Key<'_>, &(Vec<u8>, Value)> = BTreeMap::new();
     for entry in entries {
         by_key.insert((if by_length { entry.0.len() } else { 0 }, entry.0.as_slice()), entry);
     }

@@ -133,7 +133,7 @@ pub(super) async fn stat(core: Arc<Core>, call: Call) -> Result<Answer, Failure>
     };
     let is_link = matches!(entry.kind, EntryKind::Symlink(_));
     // (Go: `os.ModeSymlink | 0777`)
-    let mode = entry.mode.filter(|mode| *mode != 0).or_else(|| is_link.then_some(0o1000_000_777));
+    let mode = entry.mode.filter(|mode| *mode != 0).or_else(|| is_link.then_some(0o1_000_000_777));
     let mtime = entry.mtime.filter(|(seconds, nanos)| (*seconds, *nanos) != (0, 0));
     let mut stat = Stat {
         hash: call.encoder()?.text(&cid),
