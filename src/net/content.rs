@@ -58,8 +58,12 @@ impl RecordStore for Records {
         None
     }
 
-    fn put(&mut self, _: Record) -> store::Result<()> {
-        Err(store::Error::MaxRecords)
+    /// Values are kept for nobody; one of our own goes to others.
+    fn put(&mut self, record: Record) -> store::Result<()> {
+        match record.publisher == Some(self.local_peer) {
+            true => Ok(()),
+            false => Err(store::Error::MaxRecords),
+        }
     }
 
     fn remove(&mut self, _: &Key) {}
@@ -131,6 +135,23 @@ impl Network {
         let cmd = Cmd::FindProviders { key: key(cid), found };
         self.commands.send(cmd).await.map_err(|_| Error::Stopped)?;
         Ok(providers)
+    }
+
+    /// Puts a value into both DHTs; returns when peers have taken it.
+    pub async fn put_value(&self, key: Vec<u8>, value: Vec<u8>) -> Result<(), Error> {
+        let (respond_to, answer) = oneshot::channel();
+        self.ask(Cmd::PutValue { key: Key::from(key), value, respond_to }, answer).await?
+    }
+
+    /// The values that peers of both DHTs have under a key, as they tell them and not checked. The end of the stream is
+    /// the end of the search; dropping it ends the search.
+    pub async fn get_values(&self, key: Vec<u8>) -> Result<mpsc::Receiver<Vec<u8>>, Error> {
+        let (found, values) = mpsc::channel(MAX_FOUND);
+        self.commands
+            .send(Cmd::GetValues { key: Key::from(key), found })
+            .await
+            .map_err(|_| Error::Stopped)?;
+        Ok(values)
     }
 
     /// Tells the DHTs that we have a block; returns when they have been told.

@@ -201,7 +201,7 @@ pub enum Error {
     #[error("failed to find any peer in table")]
     NoDhtPeers,
     /// No peer of the DHTs took the announcement.
-    #[error("no peer of the DHT took the provider record")]
+    #[error("no peer of the DHT took the record")]
     NotProvided,
     /// The swarm has more to do than it can.
     #[error("the network has {MAX_COMMANDS} requests waiting")]
@@ -286,6 +286,17 @@ enum Cmd {
     FindProviders {
         key: Key,
         found: mpsc::Sender<Contact>,
+    },
+    /// Puts a value into the DHTs.
+    PutValue {
+        key: Key,
+        value: Vec<u8>,
+        respond_to: oneshot::Sender<Result<(), Error>>,
+    },
+    /// The values of a key, as peers tell them.
+    GetValues {
+        key: Key,
+        found: mpsc::Sender<Vec<u8>>,
     },
     /// Tells the DHTs that we have a block.
     Provide {

@@ -147,6 +147,8 @@ impl Worker {
             Cmd::Disconnect { peer, addr, respond_to } => self.on_disconnect(peer, addr.as_ref(), respond_to),
             Cmd::Shun { peer } => self.on_shun(peer),
             Cmd::FindProviders { key, found } => self.on_find_providers(&key, found),
+            Cmd::PutValue { key, value, respond_to } => self.on_put_value(&key, &value, respond_to),
+            Cmd::GetValues { key, found } => self.on_get_values(&key, found),
             Cmd::Provide { key, respond_to } => self.on_provide(&key, respond_to),
         }
     }

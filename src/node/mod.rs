@@ -20,8 +20,10 @@ mod gateway;
 mod gc;
 mod hamt;
 mod ipld;
+mod ipns;
 mod lease;
 mod mfs;
+mod names;
 mod path;
 mod pins;
 mod providers;
@@ -51,6 +53,7 @@ use tracing::{info, warn};
 
 use self::fetch::Fetcher;
 use self::mfs::Mfs;
+use self::names::Names;
 use self::repo::{Pin, PinKind, Repo};
 use self::rpc::Access;
 use self::source::{Source, blocking};
@@ -142,6 +145,7 @@ struct Core {
     fetcher: Fetcher,
     keypair: Keypair,
     files: Mfs,
+    names: Names,
     tasks: Tasks,
     /// Fires when somebody asks the node to stop.
     asked: CancellationToken,
@@ -152,7 +156,7 @@ impl Core {
     /// Blocks for a piece of work, with or without the network.
     fn source(&self, is_offline: bool) -> Source {
         let session = (!is_offline).then(|| Arc::new(self.fetcher.session()) as Arc<dyn source::Remote>);
-        Source::new(self.repo.clone(), session)
+        Source::new(self.repo.clone(), session, Some((self.names.clone(), is_offline)))
     }
 
     /// Where other nodes reach this one.
@@ -218,6 +222,8 @@ impl Node {
         let swarm = swarm.await.map_err(|cause| Error::Start(cause.to_string()))?;
         let to_repo = repo.clone();
         let fetcher = Fetcher::start(swarm.clone(), Arc::new(move |blocks| to_repo.put(blocks)), &tasks);
+        let names = Names::new(&config.path(&folder), keypair.clone(), repo.clone(), swarm.clone());
+        tasks.spawn("names", names.clone().republish(tasks.token()));
         let core = Arc::new(Core {
             config,
             repo,
@@ -225,6 +231,7 @@ impl Node {
             fetcher,
             keypair,
             files: Mfs::new(),
+            names: names.clone(),
             tasks: tasks.clone(),
             asked: CancellationToken::new(),
             is_alone,

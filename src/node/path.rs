@@ -42,6 +42,22 @@ pub(super) enum Path {
     },
 }
 
+impl std::fmt::Display for Path {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let segments = match self {
+            Self::Immutable { namespace, root, segments } => {
+                write!(f, "/{}/{root}", namespace.word())?;
+                segments
+            }
+            Self::Mutable { name, segments } => {
+                write!(f, "/ipns/{name}")?;
+                segments
+            }
+        };
+        segments.iter().try_for_each(|segment| write!(f, "/{segment}"))
+    }
+}
+
 /// What a path leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Resolved {
@@ -100,9 +116,21 @@ fn strict(text: &str) -> Result<Path, Error> {
 
 /// Follows a path.
 pub(super) async fn resolve(source: &Source, path: &Path) -> Result<Resolved, Error> {
+    let followed;
     let (namespace, root, segments) = match path {
         Path::Immutable { namespace, root, segments } => (*namespace, *root, segments),
-        Path::Mutable { .. } => return Err(Error::message("could not resolve name")),
+        Path::Mutable { name, segments } => {
+            let mut text = source.follow(name).await?;
+            for segment in segments {
+                text.push('/');
+                text.push_str(segment);
+            }
+            followed = parse(&text)?;
+            match &followed {
+                Path::Immutable { namespace, root, segments } => (*namespace, *root, segments),
+                Path::Mutable { .. } => return Err(Error::message("could not resolve name")),
+            }
+        }
     };
     let mut cid = root;
     let mut at = 0;

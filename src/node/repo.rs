@@ -51,6 +51,8 @@ const N_OBJECTS: &[u8] = b"node/objects";
 const N_BYTES: &[u8] = b"node/bytes";
 const SEQUENCE: &[u8] = b"node/sequence";
 const FILES: &[u8] = b"node/files";
+/// Before the multihash of a name.
+const NAMES: &[u8] = b"node/ipns/";
 
 /// How much of a DAG a pin holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,8 +123,11 @@ enum Change {
         cid: Cid,
         recursive: bool,
     },
-    /// The root of the mutable files.
-    Files(Cid),
+    /// A row beside blocks and pins.
+    Meta {
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
 }
 
 /// A pin to write.
@@ -307,7 +312,18 @@ impl Repo {
 
     /// Puts another root in its place.
     pub(super) fn set_files(&self, root: Cid) -> Result<(), Error> {
-        self.change(Change::Files(root)).map(drop)
+        self.change(Change::Meta { key: FILES.to_vec(), value: root.to_bytes() }).map(drop)
+    }
+
+    /// The record of a name, once there was one.
+    pub(super) fn name_record(&self, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let key = [NAMES, name].concat();
+        self.read(|view| Ok(view.get(Table::Meta, &key)?.map(<[u8]>::to_vec)))
+    }
+
+    /// Puts the record of a name in place of the one before.
+    pub(super) fn set_name_record(&self, name: &[u8], record: Vec<u8>) -> Result<(), Error> {
+        self.change(Change::Meta { key: [NAMES, name].concat(), value: record }).map(drop)
     }
 
     /// Multihashes after one, with the sizes of their blocks: a page of them.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use cluster_compat::types::Cid;
 
 use super::Error;
+use super::names::Names;
 use super::repo::Repo;
 
 /// Where a block is looked for that is not in the repository.
@@ -20,12 +21,22 @@ pub(super) trait Remote: Send + Sync {
 pub(super) struct Source {
     repo: Repo,
     remote: Option<Arc<dyn Remote>>,
+    /// Who follows names, and whether the network is left alone.
+    names: Option<(Names, bool)>,
 }
 
 impl Source {
     /// Blocks of the repository, and those `remote` gets.
-    pub(super) fn new(repo: Repo, remote: Option<Arc<dyn Remote>>) -> Self {
-        Self { repo, remote }
+    pub(super) fn new(repo: Repo, remote: Option<Arc<dyn Remote>>, names: Option<(Names, bool)>) -> Self {
+        Self { repo, remote, names }
+    }
+
+    /// The path that a name leads to.
+    pub(super) async fn follow(&self, name: &str) -> Result<String, Error> {
+        match &self.names {
+            Some((names, is_offline)) => names.resolve(name, *is_offline).await,
+            None => Err(Error::message("could not resolve name")),
+        }
     }
 
     /// The repository.

@@ -157,6 +157,16 @@ impl Swarm {
         self.network.provide(cid).await
     }
 
+    /// Puts a value into the DHTs.
+    pub(super) async fn put_value(&self, key: Vec<u8>, value: Vec<u8>) -> Result<(), net::Error> {
+        self.network.put_value(key, value).await
+    }
+
+    /// The values of a key, as peers tell them.
+    pub(super) async fn get_values(&self, key: Vec<u8>) -> Result<mpsc::Receiver<Vec<u8>>, net::Error> {
+        self.network.get_values(key).await
+    }
+
     /// Tells the DHTs again of all that is kept.
     pub(super) fn reprovide(&self) {
         self.announcer.again();

@@ -310,12 +310,12 @@ async fn a_peer_that_lies_is_dropped_and_one_that_stalls_is_passed_over() {
     ours.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn providers_are_found_in_the_dht_of_others_both_ways() {
-    let Some(program) = kubo::program() else { return };
+/// Four daemons of Kubo that are a DHT, and a node of ours that knows one of them; skipped where they cannot be.
+async fn dht() -> Option<(Vec<Kubo>, Ours, String)> {
+    let program = kubo::program()?;
     let Ok(ip) = std::env::var("PRIVATE_IP") else {
         println!("skipped: PRIVATE_IP does not name an address in a private network");
-        return;
+        return None;
     };
     let with_dht = |config: &mut serde_json::Value| {
         config["Routing"] = json!({ "Type": "dhtserver" });
@@ -331,6 +331,32 @@ async fn providers_are_found_in_the_dht_of_others_both_ways() {
         other.rpc.call("swarm/connect", &[("arg", &kubos[0].addr("/tcp/").to_string())]).await;
     }
     ours.rpc.call("swarm/connect", &[("arg", &kubos[0].addr("/tcp/").to_string())]).await;
+    Some((kubos, ours, ip))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_lead_the_same_way_on_both_sides() {
+    let Some((kubos, ours, _)) = dht().await else { return };
+    let value = "/ipfs/QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn";
+    for (from, to) in [(&ours.rpc, &kubos[2].rpc), (&kubos[3].rpc, &ours.rpc)] {
+        let made = from.call("key/gen", &[("arg", "a name")]).await;
+        let args = [("arg", value), ("key", "a name")];
+        let said = within("publish", from.ask("name/publish", &args)).await.unwrap();
+        let said: serde_json::Value = serde_json::from_slice(&said).unwrap();
+        assert_eq!((&said["Name"], &said["Value"]), (&made["Id"], &json!(value)));
+        let name = format!("/ipns/{}", said["Name"].as_str().unwrap());
+        let args = [("arg", name.as_str()), ("nocache", "true")];
+        let path = within("resolve", to.ask("name/resolve", &args)).await.unwrap();
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&path).unwrap(), json!({ "Path": value }));
+        let path = within("resolve", to.ask("resolve", &[("arg", &name)])).await.unwrap();
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&path).unwrap(), json!({ "Path": value }));
+    }
+    ours.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn providers_are_found_in_the_dht_of_others_both_ways() {
+    let Some((kubos, ours, ip)) = dht().await else { return };
 
     // theirs: from one that we are not connected to
     let put = kubos[3].rpc.send("block/put", &[], vec![b"somewhere in the DHT".to_vec()]).await;

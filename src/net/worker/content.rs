@@ -1,10 +1,10 @@
-//! Searches for providers and announcements of our own, in both DHTs at once.
+//! Searches for providers and values, and announcements of our own, in both DHTs at once.
 
 use std::collections::{HashMap, HashSet};
 
 use cluster_compat::types::{Multiaddr, PeerId};
 use libp2p::core::Endpoint;
-use libp2p::kad::{self, ProviderRecord, QueryId, RecordKey as Key};
+use libp2p::kad::{self, ProviderRecord, QueryId, Quorum, Record, RecordKey as Key};
 use libp2p::swarm::{ConnectionId, NetworkBehaviour as _};
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
@@ -19,6 +19,9 @@ const MAX_FINDS: usize = 128;
 /// Announcements at the same time; more are refused.
 const MAX_PROVIDES: usize = 64;
 
+/// Values that one search gives. (Go: kubo `name resolve`, `dht-record-count`)
+const MAX_VALUES: usize = 16;
+
 /// Providers that one search gives.
 const MAX_PROVIDERS: usize = 100;
 
@@ -28,7 +31,14 @@ pub(super) struct Content {
     next: u64,
     queries: HashMap<(Scope, QueryId), u64>,
     finds: HashMap<u64, Find>,
+    gets: HashMap<u64, Get>,
     provides: HashMap<u64, Provide>,
+}
+
+struct Get {
+    found: mpsc::Sender<Vec<u8>>,
+    n_found: usize,
+    n_queries: usize,
 }
 
 struct Find {
@@ -77,16 +87,75 @@ impl Worker {
             let _ = respond_to.send(Err(if scopes.is_empty() { Error::NoDhtPeers } else { Error::Busy }));
             return;
         }
+        let mut queries = Vec::new();
+        for scope in scopes {
+            queries.extend(self.dht(scope).start_providing(key.clone()).ok().map(|query| (scope, query)));
+        }
+        self.await_all(queries, respond_to);
+    }
+
+    /// Waits for the queries of one announcement.
+    fn await_all(&mut self, queries: Vec<(Scope, QueryId)>, respond_to: oneshot::Sender<Result<(), Error>>) {
+        if queries.is_empty() {
+            let _ = respond_to.send(Err(Error::NotProvided));
+            return;
+        }
+        let number = self.content.next;
+        self.content.next += 1;
+        let n_queries = queries.len();
+        self.content.queries.extend(queries.into_iter().map(|query| (query, number)));
+        self.content.provides.insert(number, Provide { respond_to, n_queries, is_told: false });
+    }
+
+    pub(super) fn on_put_value(
+        &mut self,
+        key: &Key,
+        value: &[u8],
+        respond_to: oneshot::Sender<Result<(), Error>>,
+    ) {
+        let scopes = self.scopes();
+        if scopes.is_empty() || self.content.provides.len() >= MAX_PROVIDES {
+            let _ = respond_to.send(Err(if scopes.is_empty() { Error::NoDhtPeers } else { Error::Busy }));
+            return;
+        }
+        let mut queries = Vec::new();
+        for scope in scopes {
+            let record = Record::new(key.clone(), value.to_vec());
+            let query = self.dht(scope).put_record(record, Quorum::One);
+            queries.extend(query.ok().map(|query| (scope, query)));
+        }
+        self.await_all(queries, respond_to);
+    }
+
+    /// Asks for the values of a key; nobody is asked where nobody is known.
+    pub(super) fn on_get_values(&mut self, key: &Key, found: mpsc::Sender<Vec<u8>>) {
+        if self.content.gets.len() >= MAX_FINDS {
+            debug!(target: "dht", "too many searches for values");
+            return;
+        }
         let number = self.content.next;
         self.content.next += 1;
         let mut n_queries = 0;
-        for scope in scopes {
-            if let Ok(query) = self.dht(scope).start_providing(key.clone()) {
-                self.content.queries.insert((scope, query), number);
-                n_queries += 1;
-            }
+        for scope in self.scopes() {
+            let query = self.dht(scope).get_record(key.clone());
+            self.content.queries.insert((scope, query), number);
+            n_queries += 1;
         }
-        self.content.provides.insert(number, Provide { respond_to, n_queries, is_told: false });
+        if n_queries > 0 {
+            self.content.gets.insert(number, Get { found, n_found: 0, n_queries });
+        }
+    }
+
+    /// A value that a peer told of.
+    pub(super) fn on_value(&mut self, scope: Scope, id: QueryId, value: Vec<u8>) {
+        let Some(number) = self.content.queries.get(&(scope, id)).copied() else { return };
+        let Some(get) = self.content.gets.get_mut(&number) else { return };
+        get.n_found += 1;
+        // whoever is slow has enough of them, whoever left wants no more
+        let is_enough = get.n_found >= MAX_VALUES || get.found.try_send(value).is_err();
+        if is_enough {
+            self.finish(scope, id);
+        }
     }
 
     /// Providers that a peer told of.
@@ -141,6 +210,12 @@ impl Worker {
             find.n_queries -= 1;
             if find.n_queries == 0 {
                 self.content.finds.remove(&number);
+            }
+        }
+        if let Some(get) = self.content.gets.get_mut(&number) {
+            get.n_queries -= 1;
+            if get.n_queries == 0 {
+                self.content.gets.remove(&number);
             }
         }
         if let Some(provide) = self.content.provides.get_mut(&number) {

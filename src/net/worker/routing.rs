@@ -110,6 +110,16 @@ impl Worker {
                 }
                 return;
             }
+            QueryResult::GetRecord(result) => {
+                if let Ok(kad::GetRecordOk::FoundRecord(found)) = result {
+                    self.on_value(scope, id, found.record.value);
+                }
+                if is_last {
+                    self.on_query_over(scope, id, true);
+                }
+                return;
+            }
+            QueryResult::PutRecord(result) => return self.on_query_over(scope, id, result.is_ok()),
             QueryResult::StartProviding(result) => return self.on_query_over(scope, id, result.is_ok()),
             _ => return,
         };

@@ -8,8 +8,8 @@ use cluster_compat::types::{Block, Cid};
 
 use super::super::Error;
 use super::{
-    Change, DISK_RESERVE_BYTES, FILES, Job, MAX_BATCH, MAX_BATCH_BYTES, N_BYTES, N_OBJECTS, Outcome, Pin,
-    PinKind, Pinning, SEQUENCE, Shared, Stat, key, pin_of, pin_row, sequence_of, size_row, u64_of,
+    Change, DISK_RESERVE_BYTES, Job, MAX_BATCH, MAX_BATCH_BYTES, N_BYTES, N_OBJECTS, Outcome, Pin, PinKind,
+    Pinning, SEQUENCE, Shared, Stat, key, pin_of, pin_row, sequence_of, size_row, u64_of,
 };
 use crate::store::kv::write;
 use crate::store::{Db, KvWrite, Table};
@@ -69,7 +69,7 @@ fn commit(db: &Db, shared: &Shared, batch: Vec<Job>) {
                 }
                 Change::Pin(pinning) => batch_state.pin(pinning)?,
                 Change::Unpin { cid, recursive } => batch_state.unpin(*cid, *recursive)?,
-                Change::Files(root) => batch_state.files(root)?,
+                Change::Meta { key, value } => batch_state.meta(key, value)?,
             };
             outcomes.push(outcome);
         }
@@ -211,8 +211,8 @@ impl Batch<'_> {
         }
     }
 
-    fn files(&mut self, root: &Cid) -> Changed {
-        self.transaction.put(Table::Meta, FILES, &root.to_bytes())?;
+    fn meta(&mut self, key: &[u8], value: &[u8]) -> Changed {
+        self.transaction.put(Table::Meta, key, value)?;
         Ok(Ok(Outcome::Done))
     }
 

@@ -108,14 +108,8 @@ impl Call {
         if name.is_empty() {
             return Ok(Encoder { base: None });
         }
-        let base = BASES.iter().find(|(known, _)| *known == name).map(|(_, base)| *base);
-        let code = || {
-            let mut chars = name.chars();
-            let only = chars.next()?;
-            chars.next().is_none().then_some(only).and_then(|code| Base::from_code(code).ok())
-        };
-        let base = base.or_else(code);
-        let base = base.ok_or_else(|| Failure::new(format!("unsupported multibase encoding: {name}")))?;
+        let base =
+            base(name).ok_or_else(|| Failure::new(format!("unsupported multibase encoding: {name}")))?;
         let upgrades = self.maybe("upgrade-cidv0-in-output").unwrap_or(base != Base::Base58Btc);
         Ok(Encoder { base: Some((base, upgrades)) })
     }
@@ -169,6 +163,16 @@ const BASES: [(&str, Base); 12] = [
     ("base64", Base::Base64),
     ("base64url", Base::Base64Url),
 ];
+
+/// The base of a name or of its letter.
+pub(super) fn base(name: &str) -> Option<Base> {
+    let letter = || {
+        let mut chars = name.chars();
+        let only = chars.next()?;
+        chars.next().is_none().then_some(only).and_then(|code| Base::from_code(code).ok())
+    };
+    BASES.iter().find(|(known, _)| *known == name).map(|(_, base)| *base).or_else(letter)
+}
 
 /// Writes CIDs as the caller wants them.
 #[derive(Debug, Clone, Copy)]

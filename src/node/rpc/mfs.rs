@@ -390,8 +390,9 @@ pub(super) async fn chcid(core: Arc<Core>, call: Call) -> Result<Answer, Failure
              Import.HashFunction' instead",
         ));
     }
+    let edit = core.files.edit(core.source(call.is_offline()), None).await?;
+    mfs::lookup(edit.source(), path).await?;
     if let Some(form) = form(&call)? {
-        let edit = core.files.edit(core.source(call.is_offline()), None).await?;
         edit.reform(path, &form).await?;
     }
     Ok(nothing())

@@ -17,6 +17,7 @@ mod dag;
 mod files;
 mod mfs;
 mod misc;
+mod name;
 mod patch;
 mod pin;
 mod refs;

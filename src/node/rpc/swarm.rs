@@ -159,7 +159,8 @@ pub(super) async fn addrs_listen(core: Arc<Core>, _call: Call) -> Result<Answer,
 /// An address and whose it is.
 fn peer_addr(text: &str) -> Result<(PeerId, Multiaddr), Failure> {
     if !text.starts_with('/') {
-        return Err(Failure::new(format!("failed to parse multiaddr {}: must begin with /", quote(text))));
+        let why = if text.is_empty() { "empty multiaddr" } else { "must begin with /" };
+        return Err(Failure::new(format!("failed to parse multiaddr {}: {why}", quote(text))));
     }
     let addr: Multiaddr =
         text.parse().map_err(|e| Failure::new(format!("failed to parse multiaddr {}: {e}", quote(text))))?;

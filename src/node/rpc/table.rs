@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use super::super::Core;
 use super::answer::{Answer, Failure};
 use super::call::Call;
-use super::{add, bitswap, block, car, dag, files, mfs, misc, pin, refs, repo, routing, swarm};
+use super::{add, bitswap, block, car, dag, files, mfs, misc, name, pin, refs, repo, routing, swarm};
 
 /// Answers a call.
 type Run = fn(Arc<Core>, Call) -> BoxFuture<'static, Result<Answer, Failure>>;
@@ -119,6 +119,8 @@ const FLUSH: Opt = on(&["flush", "f"]);
 const PARENTS: Opt = bool(&["parents", "p"]);
 const CID_VERSION: Opt = int(&["cid-version", "cid-ver"], "");
 const HASH: Opt = text(&["hash"], "");
+
+const IPNS_BASE: Opt = text(&["ipns-base"], "");
 
 const PROVIDE_ROOT: Opt = bool(&["fast-provide-root"]);
 const PROVIDE_DAG: Opt = bool(&["fast-provide-dag"]);
@@ -292,6 +294,22 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
     ),
     endpoint!("id", [maybe("peerid")], [text(&["format", "f"], ""), text(&["peerid-base"], "")], misc::id),
     endpoint!(
+        "key/gen",
+        [arg("name")],
+        [text(&["type", "t"], "ed25519"), int(&["size", "s"], ""), IPNS_BASE],
+        name::generate
+    ),
+    endpoint!(
+        "key/import",
+        [arg("name"), file("key")],
+        [text(&["format", "f"], "libp2p-protobuf-cleartext"), bool(&["allow-any-key-type"]), IPNS_BASE],
+        name::import
+    ),
+    endpoint!("key/list", [], [bool(&["l"]), IPNS_BASE], name::list),
+    endpoint!("key/ls", [], [bool(&["l"]), IPNS_BASE], name::list),
+    endpoint!("key/rename", [arg("name"), arg("newName")], [bool(&["force", "f"]), IPNS_BASE], name::rename),
+    endpoint!("key/rm", [arg("name")], [bool(&["l"]), IPNS_BASE], name::remove),
+    endpoint!(
         "ls",
         [arg_or_body("ipfs-path")],
         [
@@ -302,6 +320,35 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
             bool(&["long", "l"]),
         ],
         files::ls
+    ),
+    endpoint!(
+        "name/publish",
+        [arg_or_body("ipfs-path")],
+        [
+            text(&["key", "k"], "self"),
+            on(&["resolve"]),
+            text(&["lifetime", "t"], ""),
+            text(&["ttl"], ""),
+            bool(&["quieter", "Q"]),
+            on(&["v1compat"]),
+            bool(&["allow-offline"]),
+            int64(&["sequence"]),
+            IPNS_BASE,
+        ],
+        name::publish
+    ),
+    endpoint!("name/pubsub/state", [], [], name::pubsub_state),
+    endpoint!(
+        "name/resolve",
+        [maybe("name")],
+        [
+            on(&["recursive", "r"]),
+            bool(&["nocache", "n"]),
+            uint(&["dht-record-count", "dhtrc"]),
+            text(&["dht-timeout", "dhtt"], ""),
+            bool(&["stream", "s"]),
+        ],
+        name::resolve
     ),
     endpoint!(
         "pin/add",
