@@ -17,16 +17,16 @@ use super::super::repo::{Pin, PinKind};
 use super::super::source::blocking;
 use super::answer::{Answer, Failure};
 use super::call::{Call, Files};
+use super::{mfs, text};
 use crate::adder::{self, Batch, Host, import};
 
 /// Bytes of blocks that are written together: one sync for many.
 const WRITE_BYTES: usize = 8 << 20;
 
 /// Options of Kubo's that this node does not serve: adding without them would make other content than was asked for.
-const UNSERVED: [&str; 12] = [
+const UNSERVED: [&str; 11] = [
     "nocopy",
     "inline",
-    "to-files",
     "preserve-mode",
     "preserve-mtime",
     "mode",
@@ -69,6 +69,25 @@ pub(super) async fn add(core: Arc<Core>, call: Call) -> Result<Answer, Failure> 
         no_pin: !call.is("pin") || only_hash,
         ..AddParams::default()
     };
+    if call.has("pin-name") && !call.is("pin") {
+        return Err(Failure::new("pin-name option requires pin to be set"));
+    }
+    if call.has("to-files") && (only_hash || params.wrap_with_directory) {
+        let other = if only_hash { "only-hash" } else { "wrap-with-directory" };
+        return Err(Failure::new(format!("{other} and to-files options are not compatible")));
+    }
+    let hash = call.text("hash").to_lowercase();
+    if !hash.is_empty() && text::hash_code(&hash).is_none() {
+        return Err(Failure::new(format!("unrecognized hash function: {hash:?}")));
+    }
+    if !hash.is_empty() && hash != "sha2-256" {
+        // other hashes are of version 1, which means raw leaves
+        match call.number("cid-version") {
+            Some(0) => return Err(Failure::new("CIDv0 only supports sha2-256")),
+            None => params.cid_version = 1,
+            Some(_) => {}
+        }
+    }
     params.raw_leaves = call.maybe("raw-leaves").unwrap_or(params.cid_version > 0);
     for (name, value) in [("chunker", &mut params.chunker), ("hash", &mut params.hash)] {
         if !call.text(name).is_empty() {
@@ -80,12 +99,19 @@ pub(super) async fn add(core: Arc<Core>, call: Call) -> Result<Answer, Failure> 
     let wraps = params.wrap_with_directory;
     let name = call.text("pin-name").to_owned();
     let host = NodeHost { only_hash, ..NodeHost::new(core, name) };
+    let to_files = call.has("to-files").then(|| call.text("to-files").to_owned());
+    let target = to_files.map(|path| (Arc::clone(&host.core), host.core.source(call.is_offline()), path));
+    let roots: Roots = Roots::default();
+    let added = roots.clone();
     let paths = Paths::default();
     let upload = Followed { files: call.files()?, paths: paths.clone() };
     let events = import(params, Box::new(upload), Arc::new(host));
     let events = events.filter_map(move |event| {
         let event = match event {
             Ok(output) => {
+                if let Some(cid) = output.cid.filter(|_| !output.name.contains('/')) {
+                    added.lock().unwrap_or_else(PoisonError::into_inner).push((output.name.clone(), cid));
+                }
                 let hash = output.cid.map(|cid| encoder.text(&cid)).unwrap_or_default();
                 let (event, is_file) = event_of(output, hash, wraps, &paths);
                 (!is_silent || !is_file).then_some(Ok(event))
@@ -99,8 +125,20 @@ pub(super) async fn add(core: Arc<Core>, call: Call) -> Result<Answer, Failure> 
         };
         futures::future::ready(event)
     });
-    Ok(Answer::many(events))
+    let Some((core, source, path)) = target else { return Ok(Answer::many(events)) };
+    let end = futures::stream::once(async move {
+        let roots = std::mem::take(&mut *roots.lock().unwrap_or_else(PoisonError::into_inner));
+        mfs::put_added(&core, source, &path, roots)
+            .await
+            .map_err(|cause| Failure::new(format!("to-files: {cause}")))
+    });
+    // what was refused goes behind what was added
+    let end = end.filter_map(|done| futures::future::ready(done.err().map(Err)));
+    Ok(Answer::many(events.chain(end)))
 }
+
+/// Top-level entries that were added. Never held over an await.
+type Roots = Arc<Mutex<Vec<(String, Cid)>>>;
 
 /// An event, and whether it is about a file.
 fn event_of(output: AddedOutput, hash: String, wraps: bool, paths: &Paths) -> (Event, bool) {

@@ -252,7 +252,7 @@ async fn look(source: &Source, link: PbLink, resolves: bool, encoder: Encoder) -
         EntryKind::File => (row.kind, row.size) = (2, entry.size),
         EntryKind::Directory => row.kind = 1,
         EntryKind::Symlink(target) => {
-            row.kind = 4;
+            (row.kind, row.size) = (4, entry.size);
             row.target = String::from_utf8_lossy(&target).into_owned();
         }
     }

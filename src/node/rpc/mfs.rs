@@ -316,6 +316,48 @@ async fn unlink_file(edit: &Edit, path: &str) -> Result<(), Error> {
     edit.set(path, None).await
 }
 
+/// Puts what was added into the tree. (Go: `commands/add.go`, its words)
+pub(super) async fn put_added(
+    core: &Core,
+    source: Source,
+    path: &str,
+    roots: Vec<(String, Cid)>,
+) -> Result<(), Failure> {
+    let to = checked(if path.is_empty() { "/" } else { path })?;
+    let is_folder = to.ends_with('/');
+    let edit = core.files.edit(source, None).await?;
+    if is_folder {
+        let there = mfs::lookup(edit.source(), &to).await;
+        let there = there.map_err(|cause| {
+            Failure::new(format!("MFS destination directory {to:?} does not exist: {cause}"))
+        })?;
+        if !mfs::is_directory(edit.source(), there).await? {
+            return Err(Failure::new(format!("MFS destination {to:?} is not a directory")));
+        }
+    }
+    for (at, (name, cid)) in roots.into_iter().enumerate() {
+        if name.is_empty() || name == cid.to_string() {
+            return Err(Failure::new("cannot add unnamed files to MFS"));
+        }
+        if at > 0 && !is_folder {
+            return Err(Failure::new(format!(
+                "MFS destination is a file: only one entry can be copied to {to:?}"
+            )));
+        }
+        let to = if is_folder { format!("{to}{name}") } else { to.clone() };
+        if let Err(cause) = mfs::lookup(edit.source(), above(&to)).await {
+            let parent = above(&to);
+            return Err(Failure::new(format!(
+                "MFS destination parent {to:?} {parent:?} does not exist: {cause}"
+            )));
+        }
+        let item = mfs::item(edit.source(), cid).await?;
+        let put = edit.create(&to, item).await;
+        put.map_err(|cause| Failure::new(format!("cannot put node in path {to:?}: {cause}")))?;
+    }
+    Ok(())
+}
+
 /// `files/mv`.
 pub(super) async fn mv(core: Arc<Core>, call: Call) -> Result<Answer, Failure> {
     let (from, to) = (checked(&call.args[0])?, checked(&call.args[1])?);
