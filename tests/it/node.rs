@@ -144,6 +144,85 @@ async fn a_node_that_is_killed_loses_nothing_it_has_answered() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mutable_files_and_the_keys_outlive_a_kill_and_a_collection() {
+    let mut node = Alone::new();
+    let client = node.start().await;
+    let ask = async |client: &reqwest::Client, path: &str| {
+        call(client, path, None).await.unwrap_or_else(|| panic!("{path} failed"))
+    };
+    let write = async |path: &str, bytes: &[u8]| {
+        let path = format!("files/write?arg={path}&create=true&parents=true");
+        call(&client, &path, Some(bytes.to_vec())).await.unwrap();
+    };
+    write("/a/b/file", b"first content").await;
+    write("/a/b/file&offset=6", b"CONTENT!").await;
+    write("/a/large", &content(7)).await;
+    let added = call(&client, "add?to-files=/added", Some(b"hello world\n".to_vec())).await.unwrap();
+    assert_eq!(added[0]["Hash"], "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o");
+    call(&client, "pin/rm?arg=QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o", None).await.unwrap();
+    ask(&client, "files/cp?arg=/a/b&arg=/copy").await;
+    ask(&client, "files/mv?arg=/a/b/file&arg=/a/moved").await;
+    // what no path leads to goes
+    write("/gone", b"nobody wants this").await;
+    let gone = ask(&client, "files/stat?arg=/gone").await.remove(0);
+    ask(&client, "files/rm?arg=/gone").await;
+    let key = ask(&client, "key/gen?arg=k").await.remove(0);
+    let root = ask(&client, "files/stat?arg=/").await;
+    ask(&client, "repo/gc").await;
+    node.kill();
+    let client = node.start().await;
+    assert_eq!(ask(&client, "files/stat?arg=/").await, root);
+    let read = async |path: &str| {
+        let reply = client.post(format!("http://node/api/v0/files/read?arg={path}")).send().await.unwrap();
+        reply.bytes().await.unwrap().to_vec()
+    };
+    assert_eq!(read("/copy/file").await, b"first CONTENT!");
+    assert_eq!(read("/a/moved").await, b"first CONTENT!");
+    assert_eq!(read("/added").await, b"hello world\n");
+    assert_eq!(read("/a/large").await, content(7));
+    let names = ask(&client, "files/ls?arg=/").await.remove(0);
+    let names: Vec<&str> =
+        names["Entries"].as_array().unwrap().iter().map(|entry| entry["Name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["a", "added", "copy"]);
+    let lost = format!("block/stat?arg={}&offline=true", gone["Hash"].as_str().unwrap());
+    assert!(call(&client, &lost, None).await.is_none(), "it was collected");
+    assert_eq!(ask(&client, "key/list").await[0]["Keys"][1], key);
+    node.kill();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_of_the_mutable_files_is_spread_and_gathered_again() {
+    let mut node = Alone::new();
+    let client = node.start().await;
+    let ask = async |path: &str| call(&client, path, None).await.unwrap_or_else(|| panic!("{path} failed"));
+    // 4,000 names of 100 bytes: far above what one node holds
+    let name = |n: usize| format!("{n:0>100}");
+    let form: String = (0..4000)
+        .map(|n| {
+            format!(
+                "--limit\r\nContent-Disposition: form-data; name=\"file\"; filename=\"dir%2F{}\"\r\n\
+                 Content-Type: application/octet-stream\r\n\r\nx\r\n",
+                name(n)
+            )
+        })
+        .collect();
+    let request = client
+        .post("http://node/api/v0/add?to-files=/dir&pin=false&quieter=true")
+        .header("Content-Type", "multipart/form-data; boundary=limit")
+        .body(form + "--limit--\r\n");
+    let reply = request.send().await.unwrap().text().await.unwrap();
+    let root = reply.lines().last().map(|line| serde_json::from_str::<Value>(line).unwrap()).unwrap();
+    assert_eq!(ask("files/stat?arg=/dir").await[0]["Hash"], root["Hash"]);
+    // one more and gone again: the same directory
+    ask(&format!("files/cp?arg=/dir/{}&arg=/dir/more", name(7))).await;
+    assert_ne!(ask("files/stat?arg=/dir").await[0]["Hash"], root["Hash"]);
+    assert_eq!(ask("files/ls?arg=/dir").await[0]["Entries"].as_array().unwrap().len(), 4001);
+    ask("files/rm?arg=/dir/more").await;
+    assert_eq!(ask("files/stat?arg=/dir").await[0]["Hash"], root["Hash"]);
+    node.kill();
+}
+
 /// A peer that is its own daemon.
 async fn embedded() -> Peer {
     // nobody asks it: the node is the daemon
