@@ -1,6 +1,7 @@
 //! The pinset as JSON lines, one pin each: written by `state export`, read by `state import`.
 
 use std::io::{Read, Write};
+use std::sync::mpsc;
 
 use cluster_compat::types::{Document as _, Pin};
 
@@ -15,23 +16,49 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// Longest document of a pin; whatever is longer is no pin.
 const MAX_PIN_BYTES: usize = 64 * 1024 * 1024;
 
-/// Writes all pins in the order of the store, as the reference does; says how many. Blocks.
+/// Pages that are read ahead of the one that is written.
+const PAGES_AHEAD: usize = 2;
+
+/// Writes all pins in the order of the store, as the reference does; says how many. Blocks. One thread reads while this
+/// one writes.
 pub fn export(pinset: &Pinset, mut out: impl Write) -> Result<u64, Error> {
-    let mut n_pins = 0;
-    let mut text = Vec::new();
+    let failed = |cause: std::io::Error| Error::Export(cause.to_string());
+    let (pages, read) = mpsc::sync_channel(PAGES_AHEAD);
+    std::thread::scope(|scope| {
+        let reader = std::thread::Builder::new().name("export".to_owned());
+        let reader = reader.spawn_scoped(scope, move || read_pages(pinset, &pages)).map_err(failed)?;
+        let mut n_pins = 0;
+        let mut text = Vec::new();
+        // ends when the reader does; where this ends first, the reader finds nobody left
+        for pins in read {
+            let pins: Vec<Pin> = pins?;
+            text.clear();
+            for pin in &pins {
+                pin.write_json(&mut text);
+                text.push(b'\n');
+            }
+            out.write_all(&text).map_err(failed)?;
+            n_pins += pins.len() as u64;
+        }
+        if reader.join().is_err() {
+            return Err(Error::Aborted("reading the pins panicked".to_owned()));
+        }
+        out.flush().map_err(failed)?;
+        Ok(n_pins)
+    })
+}
+
+/// Sends all pages, or the error that ends them.
+fn read_pages(pinset: &Pinset, pages: &mpsc::SyncSender<Result<Vec<Pin>, Error>>) {
     let mut cursor = None;
     loop {
-        let (pins, next) = pinset.page(cursor, PAGE_PINS)?;
-        text.clear();
-        for pin in &pins {
-            pin.write_json(&mut text);
-            text.push(b'\n');
-        }
-        out.write_all(&text).map_err(|e| Error::Export(e.to_string()))?;
-        n_pins += pins.len() as u64;
-        if next.is_none() {
-            out.flush().map_err(|e| Error::Export(e.to_string()))?;
-            return Ok(n_pins);
+        let page = pinset.page(cursor, PAGE_PINS);
+        let (page, next) = match page {
+            Ok((pins, next)) => (Ok(pins), next),
+            Err(cause) => (Err(cause), None),
+        };
+        if pages.send(page).is_err() || next.is_none() {
+            return;
         }
         cursor = next;
     }
