@@ -95,7 +95,7 @@ pub(super) enum Step {
 impl<'a> Nodes<'a> {
     /// The nodes of the directory `dir`, which stands at `path`.
     pub(super) fn new(tree: &'a Tree, dir: Dir, path: Vec<u8>, cids: CidBuilder) -> Self {
-        let cid_len = cids.dag_pb(b"").encoded_len();
+        let cid_len = cids.with_inline(None).dag_pb(b"").encoded_len();
         let entries = tree.below(dir);
         let (open, complete) = (Vec::new(), VecDeque::new());
         let mut nodes = Self { tree, entries, cids, cid_len, open, path, complete };

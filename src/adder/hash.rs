@@ -175,6 +175,8 @@ fn finish<H: Update + VariableOutput, E>(hasher: Result<H, E>, data: &[u8], out:
 pub(super) struct CidBuilder {
     version: i64,
     function: Function,
+    /// Blocks up to this size stand in their CIDs. (Go: `cidutil.InlineBuilder`)
+    inline_limit: Option<usize>,
 }
 
 impl CidBuilder {
@@ -185,7 +187,7 @@ impl CidBuilder {
         }
         let function = Function::parse(&hash.to_lowercase())?;
         let version = if function == Function::Listed(Code::Sha2_256) { version } else { 1 };
-        Ok(Self { version, function })
+        Ok(Self { version, function, inline_limit: None })
     }
 
     /// The version after [`CidBuilder::new`] looked at the hash.
@@ -194,8 +196,22 @@ impl CidBuilder {
         self.version
     }
 
+    /// The same, with small blocks in their CIDs.
+    pub(super) fn with_inline(self, inline_limit: Option<usize>) -> Self {
+        Self { inline_limit, ..self }
+    }
+
+    /// A CID that holds its block, where the block is small enough.
+    fn inlined(self, codec: u64, block: &[u8]) -> Option<Cid> {
+        self.inline_limit.filter(|limit| block.len() <= *limit)?;
+        Multihash::wrap(IDENTITY, block).ok().map(|hash| Cid::new_v1(codec, hash))
+    }
+
     /// The CID of a dag-pb node.
     pub(super) fn dag_pb(self, block: &[u8]) -> Cid {
+        if let Some(cid) = self.inlined(DAG_PB, block) {
+            return cid;
+        }
         let digest = self.function.digest(block);
         if self.version == 0
             && let Ok(cid) = Cid::new_v0(digest)
@@ -207,6 +223,9 @@ impl CidBuilder {
 
     /// The CID of a raw block; version 1 always.
     pub(super) fn raw(self, block: &[u8]) -> Cid {
+        if let Some(cid) = self.inlined(RAW, block) {
+            return cid;
+        }
         Cid::new_v1(RAW, self.function.digest(block))
     }
 }

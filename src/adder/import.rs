@@ -18,7 +18,7 @@ use super::directory::{Nodes, Step as DirectoryStep};
 use super::extras::{self, Extras};
 use super::files::{self, Step, Walk};
 use super::hash::CidBuilder;
-use super::layout::{Balanced, Finished, Layout, Trickle};
+use super::layout::{Balanced, Finished, Layout, MAX_LINKS, Trickle};
 use super::sink::{Sink, Unfinished};
 use super::tree::{Dir, Tree};
 use super::unixfs::{LEAF_HEAD, LeafKind, Node, leaf, symlink};
@@ -38,8 +38,33 @@ pub fn import(
     upload: Box<dyn Upload>,
     host: Arc<dyn Host>,
 ) -> BoxStream<'static, Result<AddedOutput, Error>> {
+    import_shaped(params, Shape::default(), upload, host)
+}
+
+/// What a daemon's importer can be told beyond the parameters of a cluster's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Blocks up to this size stand in their CIDs and are sent to nobody.
+    pub inline_limit: Option<usize>,
+    /// Links of a node of a file; from 2.
+    pub max_file_links: usize,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { inline_limit: None, max_file_links: MAX_LINKS }
+    }
+}
+
+/// [`import`] with DAGs of another shape.
+pub fn import_shaped(
+    params: AddParams,
+    shape: Shape,
+    upload: Box<dyn Upload>,
+    host: Arc<dyn Host>,
+) -> BoxStream<'static, Result<AddedOutput, Error>> {
     let (outputs, received) = mpsc::channel(MAX_QUEUED_OUTPUTS);
-    let work = run(params, upload, host, outputs);
+    let work = run(params, shape, upload, host, outputs);
     Import { work: Some(Box::pin(work)), outputs: received, failure: None }.boxed()
 }
 
@@ -81,6 +106,7 @@ impl Stream for Import {
 /// Imports, waits for the destinations, pins; a failure takes back what was pinned meanwhile.
 async fn run(
     params: AddParams,
+    shape: Shape,
     upload: Box<dyn Upload>,
     host: Arc<dyn Host>,
     outputs: mpsc::Sender<AddedOutput>,
@@ -88,7 +114,7 @@ async fn run(
     let (starts, started) = transfer::starts();
     let unfinished = Arc::new(Unfinished::new(host.clone()));
     let sink = Sink::new(&params, &unfinished, starts, outputs.clone());
-    let mut import = pin!(whole(params, upload, sink, outputs));
+    let mut import = pin!(whole(params, shape, upload, sink, outputs));
     let mut transfers = pin!(transfer::run(host, started));
     let mut is_over = false;
     let result = loop {
@@ -106,6 +132,7 @@ async fn run(
 /// The import alone: what it sends is carried by the transfers beside it.
 async fn whole(
     params: AddParams,
+    shape: Shape,
     mut upload: Box<dyn Upload>,
     mut sink: Sink,
     outputs: mpsc::Sender<AddedOutput>,
@@ -117,7 +144,7 @@ async fn whole(
         let roots = car::read(&mut *upload, &mut sink, &outputs).await?;
         return sink.finish(&roots).await;
     }
-    let mut importer = Importer::new(params, sink, outputs)?;
+    let mut importer = Importer::new(params, shape, sink, outputs)?;
     importer.read(&mut *upload).await?;
     importer.sink.finish(&importer.roots).await
 }
@@ -130,6 +157,7 @@ struct Importer {
     /// A bad chunker is an error of the first file, as in the reference.
     chunker: Result<Chunker, Error>,
     layout: LayoutParam,
+    max_file_links: usize,
     raw_leaves: bool,
     progress: bool,
     no_copy: bool,
@@ -154,8 +182,13 @@ struct Root {
 }
 
 impl Importer {
-    fn new(params: AddParams, sink: Sink, outputs: mpsc::Sender<AddedOutput>) -> Result<Self, Error> {
-        let cids = CidBuilder::new(params.cid_version, &params.hash)?;
+    fn new(
+        params: AddParams,
+        shape: Shape,
+        sink: Sink,
+        outputs: mpsc::Sender<AddedOutput>,
+    ) -> Result<Self, Error> {
+        let cids = CidBuilder::new(params.cid_version, &params.hash)?.with_inline(shape.inline_limit);
         Ok(Self {
             sink,
             outputs,
@@ -163,6 +196,7 @@ impl Importer {
             cids,
             chunker: Chunker::parse(&params.chunker),
             layout: params.layout,
+            max_file_links: shape.max_file_links.max(2),
             raw_leaves: params.raw_leaves,
             progress: params.progress,
             no_copy: params.no_copy,
@@ -302,8 +336,8 @@ impl Importer {
             self.walk.names().chain([name]).skip(skipped).collect::<Vec<_>>().into_iter(),
         ));
         let mut layout = match self.layout {
-            LayoutParam::Balanced => Layout::Balanced(Balanced::new(self.cids)),
-            LayoutParam::Trickle => Layout::Trickle(Trickle::new(self.cids)),
+            LayoutParam::Balanced => Layout::Balanced(Balanced::with_width(self.cids, self.max_file_links)),
+            LayoutParam::Trickle => Layout::Trickle(Trickle::with_width(self.cids, self.max_file_links)),
         };
         let kind = if self.raw_leaves { LeafKind::Raw } else { layout.leaf_kind() };
         let mut chunks = Chunks::new(upload, chunker, self.buffers.clone(), self.progress);

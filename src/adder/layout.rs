@@ -9,7 +9,7 @@ use super::hash::CidBuilder;
 use super::unixfs::{LeafKind, Node, file_node};
 
 /// Most children of a node. (Go: `boxo/ipld/unixfs/importer/helpers`)
-const MAX_LINKS: usize = 174;
+pub(super) const MAX_LINKS: usize = 174;
 /// Subtrees of each depth in a trickle node. (Go: `boxo/ipld/unixfs/importer/trickle`)
 const DEPTH_REPEAT: usize = 4;
 
@@ -70,14 +70,14 @@ pub(super) struct Balanced {
 
 impl Balanced {
     /// An empty file.
+    #[cfg(test)]
     pub(super) fn new(cids: CidBuilder) -> Self {
-        Self { cids, max_links: MAX_LINKS, levels: Vec::new() }
+        Self::with_width(cids, MAX_LINKS)
     }
 
-    /// With nodes of another width than every parameter gives.
-    #[cfg(test)]
+    /// With nodes of a width, from 2.
     pub(super) fn with_width(cids: CidBuilder, max_links: usize) -> Self {
-        Self { max_links, ..Self::new(cids) }
+        Self { cids, max_links, levels: Vec::new() }
     }
 
     fn push(&mut self, leaf: &Node, out: &mut Vec<Node>) {
@@ -125,6 +125,7 @@ impl Balanced {
 /// See [`Layout::Trickle`]: the path from the root to the node that takes leaves.
 pub(super) struct Trickle {
     cids: CidBuilder,
+    max_links: usize,
     open: Vec<Subtree>,
 }
 
@@ -163,13 +164,19 @@ impl Subtree {
 
 impl Trickle {
     /// An empty file.
+    #[cfg(test)]
     pub(super) fn new(cids: CidBuilder) -> Self {
-        Self { cids, open: vec![Subtree::new(None)] }
+        Self::with_width(cids, MAX_LINKS)
+    }
+
+    /// With a number of leaves in each node, from 2.
+    pub(super) fn with_width(cids: CidBuilder, max_links: usize) -> Self {
+        Self { cids, max_links, open: vec![Subtree::new(None)] }
     }
 
     fn push(&mut self, leaf: &Node, out: &mut Vec<Node>) {
         while let Some(subtree) = self.open.last_mut() {
-            if subtree.n_leaves < MAX_LINKS {
+            if subtree.n_leaves < self.max_links {
                 subtree.n_leaves += 1;
                 subtree.children.push(child(leaf));
                 return;
@@ -197,8 +204,8 @@ impl Trickle {
 
     fn finish(mut self, out: &mut Vec<Node>) -> Finished {
         let innermost = self.open.last();
-        let mut reads_at_end =
-            innermost.map_or(0, |node| usize::from(node.n_leaves < MAX_LINKS) + usize::from(node.has_room()));
+        let mut reads_at_end = innermost
+            .map_or(0, |node| usize::from(node.n_leaves < self.max_links) + usize::from(node.has_room()));
         let mut root = None;
         while let Some(closed) = self.close(out) {
             root = Some(closed);

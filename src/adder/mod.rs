@@ -48,7 +48,7 @@ use cluster_compat::api;
 pub use self::directory::{DirectoryEntry, directory_of};
 pub use self::hash::digest;
 pub use self::host::{Batch, Host};
-pub use self::import::import;
+pub use self::import::{Shape, import, import_shaped};
 pub use self::shard_dag::shard_links;
 
 /// The hash by which names are spread over sharded directories.

@@ -18,25 +18,29 @@ use super::super::source::blocking;
 use super::answer::{Answer, Failure};
 use super::call::{Call, Files};
 use super::{mfs, text};
-use crate::adder::{self, Batch, Host, import};
+use crate::adder::{self, Batch, Host, Shape, import_shaped};
 
 /// Bytes of blocks that are written together: one sync for many.
 const WRITE_BYTES: usize = 8 << 20;
 
 /// Options of Kubo's that this node does not serve: adding without them would make other content than was asked for.
-const UNSERVED: [&str; 11] = [
+const UNSERVED: [&str; 9] = [
     "nocopy",
-    "inline",
     "preserve-mode",
     "preserve-mtime",
     "mode",
     "mtime",
     "mtime-nsecs",
-    "max-file-links",
     "max-directory-links",
     "max-hamt-fanout",
     "fscache",
 ];
+
+/// Bytes of a block that stands in its CID. (Go: boxo `verifcid`, `DefaultMaxIdentityDigestSize`, and what a CID holds here)
+const MAX_INLINE: i64 = 64;
+const DEFAULT_INLINE: i64 = 32;
+/// Links of one node that stays below the size of a block that others take.
+const MAX_FILE_LINKS: usize = 8192;
 
 #[derive(Serialize)]
 struct Event {
@@ -88,6 +92,25 @@ pub(super) async fn add(core: Arc<Core>, call: Call) -> Result<Answer, Failure> 
             Some(_) => {}
         }
     }
+    let mut shape = Shape::default();
+    if call.is("inline") {
+        let limit = call.number("inline-limit").unwrap_or(DEFAULT_INLINE);
+        if limit > MAX_INLINE {
+            return Err(Failure::new(format!(
+                "inline-limit {limit} exceeds maximum allowed size of {MAX_INLINE} bytes"
+            )));
+        }
+        shape.inline_limit = usize::try_from(limit).ok();
+    }
+    if let Some(links) = call.number("max-file-links") {
+        let links = usize::try_from(links).ok().filter(|links| (2..=MAX_FILE_LINKS).contains(links));
+        shape.max_file_links = links.ok_or_else(|| {
+            Failure::new(format!(
+                "max-file-links is {}, not 2 to {MAX_FILE_LINKS}",
+                call.text("max-file-links")
+            ))
+        })?;
+    }
     params.raw_leaves = call.maybe("raw-leaves").unwrap_or(params.cid_version > 0);
     for (name, value) in [("chunker", &mut params.chunker), ("hash", &mut params.hash)] {
         if !call.text(name).is_empty() {
@@ -105,7 +128,7 @@ pub(super) async fn add(core: Arc<Core>, call: Call) -> Result<Answer, Failure> 
     let added = roots.clone();
     let paths = Paths::default();
     let upload = Followed { files: call.files()?, paths: paths.clone() };
-    let events = import(params, Box::new(upload), Arc::new(host));
+    let events = import_shaped(params, shape, Box::new(upload), Arc::new(host));
     let events = events.filter_map(move |event| {
         let event = match event {
             Ok(output) => {
