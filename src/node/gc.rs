@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use cluster_compat::types::Cid;
 use multihash::Multihash;
 
-use super::repo::{PinKind, Repo};
+use super::repo::{PinKind, Repo, key};
 use super::{Error, ipld};
 
 /// Blocks looked at in one snapshot.
@@ -37,6 +37,15 @@ pub(super) fn collect(repo: &Repo, mut removed: impl FnMut(Cid)) -> Result<(), E
     }
     drop(began.end);
     Ok(())
+}
+
+/// Keeps a DAG from the running collection, as much of it as is here: it is about to be reached. Blocks.
+pub(super) fn spare(repo: &Repo, root: Cid) -> Result<(), Error> {
+    // with no collection everything is marked
+    match repo.leases().is_marked(&key(&root)) {
+        true => Ok(()),
+        false => walk(repo, root, &mut HashSet::new(), false),
+    }
 }
 
 /// A block as the collection and `refs/local` name it.
@@ -160,6 +169,20 @@ mod tests {
         repo.leases().mark([&leaf.cid]);
         let swept = repo.sweep(vec![leaf.cid.hash().to_bytes()], began.horizon).unwrap();
         assert!(swept.is_empty() && repo.get(&leaf.cid).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_the_mutable_files_reach_stays_and_what_is_put_into_them_meanwhile_too() {
+        let (_folder, repo) = repo();
+        let (leaf, other, lone) = (block(b"leaf"), block(b"other"), block(b"lone"));
+        let (root, copied) = (node(&[leaf.cid]), node(&[other.cid]));
+        repo.put(&[leaf.clone(), other.clone(), lone.clone(), root.clone(), copied.clone()]).unwrap();
+        repo.set_files(root.cid).unwrap();
+        let began = repo.leases().collect().unwrap();
+        mark(&repo, &began.roots).unwrap();
+        spare(&repo, copied.cid).unwrap();
+        let all = [&leaf, &other, &lone, &root, &copied].map(|block| key(&block.cid)).to_vec();
+        assert_eq!(repo.sweep(all, began.horizon).unwrap(), [key(&lone.cid)]);
     }
 
     #[test]

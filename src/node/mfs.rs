@@ -16,7 +16,7 @@ use super::ipld::{DAG_PB, RAW};
 use super::lease::Lease;
 use super::rpc::hash_name;
 use super::source::{Source, blocking};
-use super::{EMPTY_DIRECTORY, Error, hamt};
+use super::{EMPTY_DIRECTORY, Error, gc, hamt};
 use crate::adder::{self, DirectoryEntry};
 
 const MISSING: &str = "file does not exist";
@@ -76,6 +76,10 @@ impl Mfs {
     pub(super) async fn edit(&self, source: Source, kept: Option<Cid>) -> Result<Edit, Error> {
         let turn = Arc::clone(&self.turn).acquire_owned().await.map_err(|_| Error::Stopped)?;
         let lease = source.repo().leases().hold(kept);
+        if let Some(kept) = kept {
+            let repo = source.repo().clone();
+            blocking(move || gc::spare(&repo, kept)).await?;
+        }
         Ok(Edit { source, _turn: turn, _lease: lease })
     }
 }
