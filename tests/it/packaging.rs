@@ -1,8 +1,21 @@
 //! The image's entry script and the Debian package, with stand-ins for what they call.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+
+/// Writes a script that can be called. Another process does it: what this one has open for writing while a test beside it
+/// forks is busy for a moment and cannot be called.
+fn write_program(path: &Path, script: &str) {
+    let mut child = Command::new("sh")
+        .args(["-c", "cat > \"$1\" && chmod 755 \"$1\"", "sh"])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+}
 
 /// A folder of stand-ins that write down how they were called, and a folder for a peer.
 struct Image {
@@ -39,8 +52,7 @@ impl Image {
             calls.display()
         );
         let script = if name == "id" { format!("#!/bin/sh\n{then}\n") } else { script };
-        std::fs::write(&path, script).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&path, &script);
     }
 
     fn run(&self, args: &[&str], env: &[(&str, &str)]) -> (Output, Vec<String>) {
@@ -148,7 +160,8 @@ fn the_debian_package_has_programs_unit_and_scripts() {
     }
     let folder = tempfile::tempdir().unwrap();
     for program in ["service", "ctl", "follow"] {
-        std::fs::write(folder.path().join(format!("ipfs-cluster-{program}")), "#!/bin/sh\n").unwrap();
+        let path = folder.path().join(format!("ipfs-cluster-{program}"));
+        write_program(&path, "#!/bin/sh\necho \"$*\" of $(basename \"$0\")\n");
     }
     let build = top().join("packaging/debian/build");
     let made =
@@ -162,6 +175,8 @@ fn the_debian_package_has_programs_unit_and_scripts() {
     for path in [
         "usr/bin/ipfs-cluster-service",
         "usr/bin/ipfs-cluster-follow",
+        "usr/share/bash-completion/completions/ipfs-cluster-ctl",
+        "usr/share/man/man1/ipfs-cluster-follow.1.gz",
         "system/ipfs-cluster.service",
         "migration.md",
     ] {
